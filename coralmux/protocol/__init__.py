@@ -1,0 +1,21 @@
+"""The wire contract that both ends and the relay share. See PROTOCOL.md."""
+
+from coralmux.protocol.close_codes import CloseCode
+from coralmux.protocol.envelope import Envelope, decode, encode, peek_id
+from coralmux.protocol.errors import ErrorCode, InvalidMessage, NotUtf8, error_payload
+from coralmux.protocol.types import RateClass, Role, rate_class
+
+__all__ = [
+    "CloseCode",
+    "Envelope",
+    "ErrorCode",
+    "InvalidMessage",
+    "NotUtf8",
+    "RateClass",
+    "Role",
+    "decode",
+    "encode",
+    "error_payload",
+    "peek_id",
+    "rate_class",
+]
