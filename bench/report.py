@@ -1,0 +1,130 @@
+"""What the bench says: the table, and the page of results."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.table import Table
+
+from bench.load import Result
+from coralmux import __version__
+
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+_HEADER = """\
+# Results of the bench
+
+Newest first, each written by one run of the command that it names. The servers of
+a run share its machine, its core and its minute, so compare the lines of one table,
+and ratios between tables; messages/s of two tables only where the machine is the same.
+
+One message is from an agent's send to its phone's receive. All figures are medians
+over the rounds; a ratio is the median of the rounds' own ratios, because the two runs
+of a round meet the same disturbances. "CPU µs" is the server's time for each message.
+"""
+COLUMNS = ("server", "messages/s", "lowest-highest", "p50 µs", "p99 µs", "CPU µs", "ratio")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rounds of one server. Times in microseconds; `ratio` to the first server."""
+
+    name: str
+    messages_per_second: float
+    lowest: float
+    highest: float
+    p50_us: float
+    p99_us: float
+    server_cpu_us: float | None
+    ratio: float
+
+    def cells(self) -> tuple[str, ...]:
+        return (
+            self.name,
+            f"{self.messages_per_second:,.0f}",
+            f"{self.lowest:,.0f}-{self.highest:,.0f}",
+            f"{self.p50_us:,.0f}",
+            f"{self.p99_us:,.0f}",
+            "" if self.server_cpu_us is None else f"{self.server_cpu_us:.1f}",
+            f"{self.ratio:.2f}",
+        )
+
+
+def summarise(name: str, rounds: list[Result], yardstick: list[Result]) -> Summary:
+    """Medians over the rounds; the two lists are of the same rounds in the same order."""
+    rates = [result.messages_per_second for result in rounds]
+    cpu = [result.server_cpu_us for result in rounds if result.server_cpu_us is not None]
+    return Summary(
+        name=name,
+        messages_per_second=statistics.median(rates),
+        lowest=min(rates),
+        highest=max(rates),
+        p50_us=statistics.median(result.p50_us for result in rounds),
+        p99_us=statistics.median(result.p99_us for result in rounds),
+        server_cpu_us=statistics.median(cpu) if cpu else None,
+        ratio=statistics.median(
+            ours.messages_per_second / theirs.messages_per_second
+            for ours, theirs in zip(rounds, yardstick, strict=True)
+        ),
+    )
+
+
+def table(title: str, summaries: list[Summary]) -> Table:
+    drawn = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        drawn.add_column(column, justify="left" if column == "server" else "right")
+    for summary in summaries:
+        drawn.add_row(*summary.cells())
+    return drawn
+
+
+def machine(cores: str) -> str:
+    """The lines that say where and with what a table was made; `cores` is how it was pinned."""
+    libraries = ", ".join(
+        f"{name} {version(name)}" for name in ("daphne", "websockets", "picows", "uvloop")
+    )
+    return (
+        f"{_cpu_model()}, {os.cpu_count()} cores ({cores}), {platform.system()} "
+        f"{platform.release()}; Python {platform.python_version()}, coralmux {__version__}, "
+        f"{libraries}"
+    )
+
+
+def _cpu_model() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    for line in text.splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def write(title: str, summaries: list[Summary], *, command: str, machine: str) -> None:
+    """Put a run on top of RESULTS.md, below the page's header."""
+    rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1))]
+    rows += [summary.cells() for summary in summaries]
+    section = "\n".join(
+        (
+            f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+            "",
+            f"{title}",
+            "",
+            f"- Command: `{command}`",
+            f"- Machine: {machine}",
+            "",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+        )
+    )
+    try:
+        before = RESULTS.read_text(encoding="utf-8").removeprefix(_HEADER)
+    except FileNotFoundError:
+        before = ""
+    RESULTS.write_text(_HEADER + section + before, encoding="utf-8")
