@@ -49,7 +49,11 @@ def configure(log_format: str) -> None:
     )
     formatter = _Redacting(
         foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-        processors=[_without_django_objects, structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        processors=[
+            _without_django_objects,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            renderer,
+        ],
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)

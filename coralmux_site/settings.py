@@ -20,7 +20,7 @@ def state_file(name: str, make: str) -> str:
     """The text of a private file in the state directory, written (0600) when absent."""
     path = STATE_DIR / name
     try:
-        with path.open("x", encoding="ascii", opener=logs.private_opener) as file:
+        with open(path, "x", encoding="ascii", opener=logs.private_opener) as file:
             file.write(make + "\n")
     except FileExistsError:
         pass
@@ -51,6 +51,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "coralmux_site.middleware.forwarded_scheme",
     "coralmux_site.middleware.ErrorShape",
     "django.middleware.security.SecurityMiddleware",
     "coralmux_site.middleware.content_security_policy",
@@ -122,7 +123,7 @@ AUTH_PASSWORD_VALIDATORS = [
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "pairing.addresses.of_request"
+AXES_CLIENT_IP_CALLABLE = "pairing.addresses.of_login"
 AXES_VERBOSE = False
 
 LOGIN_URL = "admin:login"
@@ -134,6 +135,9 @@ SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024
 X_FRAME_OPTIONS = "DENY"
+# Behind a proxy that ends TLS, requests are https although they reach us as
+# http. The forwarded_scheme middleware removes the header from everybody else's.
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 # The version in the prefix lets browsers keep the files for ever.
 STATIC_URL = f"/static/{__version__}/"

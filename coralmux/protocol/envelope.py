@@ -125,7 +125,11 @@ def peek_id(data: bytes | bytearray | str) -> str:
     Reads the scalar members that stand before the first nested value, within the
     first kilobyte: senders write the payload last.
     """
-    head = data[:_PEEK_BYTES].encode("utf-8", "replace") if isinstance(data, str) else bytes(data[:_PEEK_BYTES])
+    head = (
+        data[:_PEEK_BYTES].encode("utf-8", "replace")
+        if isinstance(data, str)
+        else bytes(data[:_PEEK_BYTES])
+    )
     start = head.lstrip(_JSON_SPACE)
     if not start.startswith(b"{"):
         return ""

@@ -1,0 +1,61 @@
+# Everything starts here: `make run`, `make test`. `make help` lists the rest.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+ADDR ?= 127.0.0.1:8080
+STATE ?= .state
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-quick style format types imports bench fuzz clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+# One stamp for what runs the relay, one for what tests it: with nothing to
+# install, neither asks the network.
+$(VENV)/.relay: requirements.txt pyproject.toml
+	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the relay ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.relay
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.dev  ## set up .venv for running and testing
+
+run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
+	@exec $(BIN)/coralmux-relay -addr $(ADDR) -state-dir $(STATE) -make-admin-key
+
+test: install style types imports  ## everything
+	$(BIN)/python -m pytest
+
+test-quick: install  ## what runs in under three minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+style: install  ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install  ## mypy, strict on coralmux and relay
+	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/mypy
+
+imports: install  ## import-linter: imports point one way
+	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/lint-imports
+
+bench: install  ## messages/s beside a bare websockets relay (QUICK=1 for one round)
+	$(BIN)/python -m bench
+
+fuzz: install  ## the property tests with many more cases
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/protocol tests/relay/test_session.py tests/site/test_frames.py
+
+clean:  ## remove .venv and caches; the state directory stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

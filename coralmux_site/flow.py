@@ -1,0 +1,531 @@
+"""The Socket that Daphne lacks: bounded input, bounded output, and a proper end.
+
+Input. Frames are parsed as they arrive and queue up to the high-water mark;
+beyond it the transport is paused and the unread remainder kept. Control frames
+are answered as they are parsed, so a slowed client still gets its pongs.
+
+Output. A frame goes straight to the kernel if nothing is queued before it.
+What the kernel does not take stays in our queue, with its sender, so that when
+the connection ends we know which frames were not written. Twisted only ever
+holds one small piece, as a means to be told when the socket is writable again.
+
+End. Every end that is ours sends a close frame behind the queue. Then the
+client's close frame is awaited, or, where its bytes can no longer be parsed,
+its end of the TCP stream; whatever it still sends is thrown away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from coralmux.protocol.close_codes import REASONS, CloseCode
+from coralmux.protocol.limits import (
+    DISCARD_BYTES,
+    HIGH_WATER_BYTES,
+    LOW_WATER_BYTES,
+    MAX_AUTH_BYTES,
+)
+from coralmux_site import frames
+from coralmux_site.frames import Closing, FrameReader, Oversize, Ping, ProtocolViolation
+from relay.limits import TokenBucket
+from relay.sockets import Data, Disconnected, Origin, Socket, TooLarge
+
+# What a queued message costs beside its bytes, so that a million empty ones are
+# not counted as nothing.
+_OVERHEAD_BYTES = 64
+
+# Frames that carry no message (pongs, pings, small fragments): far above what a
+# client needs, far below what would keep the loop busy.
+_ODD_PER_SECOND = 500.0
+_ODD_BURST = 2_000.0
+
+# Messages that one connection may handle before the others get their turn.
+_TURN_MESSAGES = 64
+
+# The piece given to Twisted to learn when the socket is writable again.
+_PROBE_BYTES = 4 * 1024
+
+# Small frames are written together up to so many bytes.
+_GATHER_BYTES = 64 * 1024
+
+# Above this size a header is not copied together with its payload.
+_JOIN_BYTES = 16 * 1024
+
+
+class Transport(Protocol):
+    """What the flow needs of a TCP connection."""
+
+    def send_now(self, pieces: list[bytes | bytearray | memoryview]) -> int:
+        """Bytes that the kernel took, without waiting."""
+
+    def send_later(self, data: bytes) -> None:
+        """Write, and call `FlowSocket.written` when it is all in the kernel."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def accept(self) -> None: ...
+    def end_output(self) -> None:
+        """Send FIN, read on."""
+
+    def finish(self) -> None:
+        """Close, after what is buffered."""
+
+    def abort(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FlowTimers:
+    """Seconds; see docs/settings.md."""
+
+    ping: float
+    silence: float
+    stall: float
+    hold: float
+    close: float
+    drain: float
+
+
+class _Outgoing:
+    """A piece of a frame that waits. `begun`: some of it is out; `continues`: it is the
+    payload to the header before it. The last piece of a frame knows the sender."""
+
+    __slots__ = ("begun", "continues", "origin", "ref", "view")
+
+    def __init__(
+        self, view: memoryview, origin: Origin | None, ref: str, *, begun: bool, continues: bool
+    ) -> None:
+        self.view = view
+        self.origin = origin
+        self.ref = ref
+        self.begun = begun
+        self.continues = continues
+
+
+class FlowSocket(Socket):
+    """One WebSocket of our own server. All times are of time.monotonic()."""
+
+    __slots__ = (
+        "_accepted",
+        "_current_bytes",
+        "_deadline",
+        "_discard_left",
+        "_discarding",
+        "_finish_when_written",
+        "_full",
+        "_handed",
+        "_heard_at",
+        "_inbox",
+        "_inbox_bytes",
+        "_limit_known",
+        "_lost",
+        "_odd",
+        "_odd_resume_at",
+        "_overdue",
+        "_paused_at",
+        "_paused_by_inbox",
+        "_pinged_at",
+        "_progress_at",
+        "_queue",
+        "_queued_bytes",
+        "_reader",
+        "_reading_stopped",
+        "_receiver",
+        "_timers",
+        "_transport",
+        "_turn",
+    )
+
+    def __init__(self, transport: Transport, timers: FlowTimers) -> None:
+        super().__init__()
+        now = time.monotonic()
+        self._transport = transport
+        self._timers = timers
+        self._accepted = False
+        self._lost = False
+        # Input
+        self._reader = FrameReader(MAX_AUTH_BYTES)
+        self._limit_known = False
+        self._inbox: deque[Data | TooLarge] = deque()
+        self._inbox_bytes = 0
+        self._current_bytes = 0
+        self._receiver: asyncio.Future[None] | None = None
+        self._turn = 0
+        self._odd = TokenBucket(_ODD_PER_SECOND, _ODD_BURST)
+        self._odd_resume_at = 0.0
+        self._paused_at = 0.0
+        self._paused_by_inbox = False
+        self._overdue = False
+        self._reading_stopped = False
+        self._heard_at = now
+        self._pinged_at = now
+        # Output
+        self._queue: deque[_Outgoing] = deque()
+        self._queued_bytes = 0
+        self._handed = 0
+        self._full = False
+        self._progress_at = now
+        # End
+        self._deadline = 0.0
+        self._discarding = False
+        self._discard_left = DISCARD_BYTES
+        self._finish_when_written = False
+
+    # Socket: what the consumer uses
+
+    async def accept(self) -> None:
+        if self._lost:
+            raise Disconnected(self.close_code)
+        self._transport.accept()
+        self._accepted = True
+        self._heard_at = self._pinged_at = time.monotonic()
+
+    async def receive(self) -> Data | TooLarge:
+        if self._current_bytes:
+            self._inbox_bytes -= self._current_bytes
+            self._current_bytes = 0
+            if self._paused_at and self._inbox_bytes <= LOW_WATER_BYTES:
+                self._pump()
+        self._turn += 1
+        if self._turn >= _TURN_MESSAGES:
+            self._turn = 0
+            await asyncio.sleep(0)
+        while not self._inbox or self.close_code:
+            if self.close_code:
+                raise Disconnected(self.close_code)
+            self._turn = 0
+            self._receiver = asyncio.get_running_loop().create_future()
+            await self._receiver
+        message = self._inbox.popleft()
+        if not isinstance(message, TooLarge):
+            self._current_bytes = len(message) + _OVERHEAD_BYTES
+        if not self._limit_known and self.max_message_bytes:
+            self._set_limit()
+        return message
+
+    def write(self, data: Data, origin: Origin | None = None, ref: str = "") -> bool:
+        if self.close_code:
+            return False
+        payload = data.encode() if isinstance(data, str) else data
+        size = len(payload)
+        header = frames.text_header(size)
+        if size <= _JOIN_BYTES:
+            self._put([header + payload], origin, ref)
+        else:
+            self._put([header, payload], origin, ref)
+        return True
+
+    @property
+    def full(self) -> bool:
+        return self._full
+
+    @property
+    def idle(self) -> bool:
+        return not self._inbox and not self._current_bytes
+
+    @property
+    def overdue(self) -> bool:
+        return self._overdue
+
+    def stop_reading(self) -> None:
+        self._reading_stopped = True
+        self._pump()
+
+    def close(self, code: CloseCode, *, discard: bool = False) -> None:
+        if self.close_code:
+            return
+        self._end(code, frames.close_frame(code, REASONS[code]), discard=discard)
+        # Reading goes on, for the client's close frame.
+        self._pump()
+
+    # What the protocol calls
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client."""
+        self._heard_at = time.monotonic()
+        if self._discarding:
+            self._discard_left -= len(data)
+            if self._discard_left < 0:
+                self._transport.abort()
+            return
+        self._reader.feed(data)
+        self._pump()
+
+    def written(self) -> None:
+        """Twisted has written all that it was given."""
+        handed, self._handed = self._handed, 0
+        if handed:
+            self._advance(handed)
+            self._flush()
+
+    def cut_off(self) -> None:
+        """End the connection at once, without a word more."""
+        self._transport.abort()
+
+    def lost(self) -> None:
+        """The TCP connection is gone: what was not written is not delivered."""
+        self._lost = True
+        self.close_code = self.close_code or 1006
+        self._handed = 0
+        self._drop(keep_begun=False)
+        self._wake_receiver()
+        self.wake()
+
+    def tick(self, now: float) -> None:
+        """Look at every timer; called a few times in the shortest of them."""
+        if not self._accepted or self._lost:
+            return
+        timers = self._timers
+        if self.close_code:
+            if now >= self._deadline:
+                self._transport.abort()
+            return
+        if self._paused_at:
+            self._tick_paused(now)
+        elif not self._queue and now - self._heard_at >= timers.silence:
+            self.close(CloseCode.TOO_SLOW, discard=True)
+            return
+        if self._queue and now - self._progress_at >= timers.stall:
+            self.close(CloseCode.TOO_SLOW, discard=True)
+            return
+        if now - self._pinged_at >= timers.ping:
+            self._pinged_at = now
+            self._put([frames.ping_frame()])
+        if (oversize := self._reader.head_so_far()) is not None:
+            self._refuse_oversize(oversize)
+            self._wake_receiver()
+
+    def _tick_paused(self, now: float) -> None:
+        # The clock of silence stands while it is us who do not read.
+        self._heard_at = now
+        if self._paused_by_inbox:
+            if not self._overdue and now - self._paused_at >= self._timers.hold:
+                self._overdue = True
+                self.wake()
+        elif now >= self._odd_resume_at:
+            self._pump()
+
+    # Input
+
+    def _set_limit(self) -> None:
+        self._limit_known = True
+        self._reader.limit = self.max_message_bytes
+
+    def _pump(self) -> None:
+        """Parse what there is, as far as it may be taken, then pause or go on reading."""
+        if not self._limit_known and self.max_message_bytes:
+            self._set_limit()
+        ping: Ping | None = None
+        arrived = False
+        while (blocked := self._blocked()) is None and not self._discarding:
+            try:
+                event = self._reader.next()
+            except ProtocolViolation as violation:
+                self._fail(violation.code)
+                break
+            if event is None:
+                break
+            if isinstance(event, (bytes, bytearray)):
+                if not self.close_code:
+                    self._inbox.append(event)
+                    self._inbox_bytes += len(event) + _OVERHEAD_BYTES
+                    arrived = True
+            elif isinstance(event, Closing):
+                self._client_closes(event.code)
+                break
+            elif isinstance(event, Oversize):
+                self._refuse_oversize(event)
+                arrived = True
+            else:
+                if isinstance(event, Ping):
+                    ping = event
+                self._spend_odd()
+        # Only the latest ping needs an answer (RFC 6455, section 5.5.3).
+        if ping is not None and not self.close_code:
+            self._put([frames.pong_frame(ping.payload)])
+        if arrived:
+            self._wake_receiver()
+        self._set_paused(blocked)
+
+    def _blocked(self) -> str | None:
+        """Why nothing more is taken now, or None."""
+        if self.close_code:
+            return None
+        if self._reading_stopped:
+            return "draining"
+        if self._inbox_bytes >= (
+            LOW_WATER_BYTES + 1 if self._paused_by_inbox else HIGH_WATER_BYTES
+        ):
+            return "inbox"
+        if not self._limit_known and (self._inbox or self._current_bytes):
+            # Behind auth, until the limits of its token are known.
+            return "login"
+        if self._discarding:
+            return "oversize"
+        if self._odd_resume_at > time.monotonic():
+            return "odd"
+        return None
+
+    def _set_paused(self, blocked: str | None) -> None:
+        self._paused_by_inbox = blocked == "inbox"
+        if blocked and not self._paused_at:
+            self._paused_at = time.monotonic()
+            self._transport.pause()
+        elif not blocked and self._paused_at:
+            self._paused_at = 0.0
+            self._overdue = False
+            self._heard_at = time.monotonic()
+            self._transport.resume()
+
+    def _spend_odd(self) -> None:
+        now = time.monotonic()
+        wait = self._odd.take(now)
+        if wait:
+            # A tenth of a second's worth at a time, so that the timer is not busy.
+            self._odd_resume_at = now + max(wait, 0.1)
+
+    def _refuse_oversize(self, event: Oversize) -> None:
+        """The rest is thrown away, and read only when the close frame is on its way."""
+        self._discarding = True
+        self._inbox.append(TooLarge(event.head))
+
+    def _wake_receiver(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None and not receiver.done():
+            receiver.set_result(None)
+
+    # Output
+
+    def _put(
+        self,
+        pieces: list[bytes | bytearray],
+        origin: Origin | None = None,
+        ref: str = "",
+    ) -> None:
+        """Write a frame, or queue what the kernel does not take."""
+        sent = 0
+        if not self._queue:
+            sent = self._transport.send_now(pieces)  # type: ignore[arg-type]
+            if sent == sum(map(len, pieces)):
+                return
+            self._progress_at = time.monotonic()
+        for piece in pieces:
+            size = len(piece)
+            if sent >= size:
+                sent -= size
+                continue
+            view = memoryview(piece)[sent:]
+            last = piece is pieces[-1]
+            self._queue.append(
+                _Outgoing(
+                    view,
+                    origin if last else None,
+                    ref if last else "",
+                    begun=sent > 0,
+                    continues=piece is not pieces[0],
+                )
+            )
+            self._queued_bytes += len(view)
+            sent = 0
+        if self._queued_bytes > HIGH_WATER_BYTES:
+            self._full = True
+        if not self._handed:
+            self._probe()
+
+    def _probe(self) -> None:
+        piece = bytes(self._queue[0].view[:_PROBE_BYTES])
+        self._queue[0].begun = True
+        self._handed = len(piece)
+        self._transport.send_later(piece)
+
+    def _flush(self) -> None:
+        while self._queue:
+            pieces = self._gather()
+            sent = self._transport.send_now(pieces)
+            self._advance(sent)
+            if sent < sum(map(len, pieces)):
+                if self._queue:
+                    self._probe()
+                return
+        if self._finish_when_written:
+            self._transport.finish()
+        elif self.close_code and self._discarding:
+            self._transport.end_output()
+
+    def _gather(self) -> list[bytes | bytearray | memoryview]:
+        pieces: list[bytes | bytearray | memoryview] = []
+        size = 0
+        for outgoing in self._queue:
+            pieces.append(outgoing.view)
+            size += len(outgoing.view)
+            if size >= _GATHER_BYTES or len(pieces) >= 256:
+                break
+        return pieces
+
+    def _advance(self, sent: int) -> None:
+        if not sent:
+            return
+        self._progress_at = time.monotonic()
+        self._queued_bytes -= sent
+        while sent:
+            head = self._queue[0]
+            size = len(head.view)
+            if sent < size:
+                head.view = head.view[sent:]
+                head.begun = True
+                break
+            sent -= size
+            self._queue.popleft()
+        if self._full and self._queued_bytes <= LOW_WATER_BYTES:
+            self._full = False
+            self.wake()
+
+    def _drop(self, *, keep_begun: bool) -> None:
+        """Empty the queue; the senders of what is dropped hear of it, in order."""
+        kept: deque[_Outgoing] = deque()
+        dropped: list[_Outgoing] = []
+        keep = keep_begun
+        for outgoing in self._queue:
+            # A frame that is partly out must go out whole, or no close frame could follow.
+            keep = keep_begun and (outgoing.begun or (outgoing.continues and keep))
+            (kept if keep else dropped).append(outgoing)
+        self._queue = kept
+        self._queued_bytes = sum(len(outgoing.view) for outgoing in kept)
+        self._full = False
+        for outgoing in dropped:
+            if outgoing.origin is not None:
+                outgoing.origin.undelivered(outgoing.ref)
+
+    # The end
+
+    def _end(self, code: int, close_frame: bytes, *, discard: bool) -> None:
+        self.close_code = code
+        seconds = self._timers.close if discard or not self._queue else self._timers.drain
+        self._deadline = time.monotonic() + seconds
+        if discard:
+            self._drop(keep_begun=True)
+        if self._accepted:
+            self._put([close_frame])
+            if not self._queue and self._discarding:
+                self._transport.end_output()
+        self._wake_receiver()
+        self.wake()
+
+    def _fail(self, code: CloseCode) -> None:
+        """The client's bytes make no sense any more."""
+        self._discarding = True
+        if not self.close_code:
+            self._end(code, frames.close_frame(code, REASONS[code]), discard=False)
+
+    def _client_closes(self, code: int) -> None:
+        if not self.close_code:
+            # It reads no more, so what is queued for it is not delivered.
+            echo = code if code != 1005 else CloseCode.NORMAL
+            self._end(code, frames.close_frame(echo), discard=True)
+        self._discarding = True
+        self._finish_when_written = True
+        if not self._queue:
+            self._transport.finish()

@@ -1,0 +1,263 @@
+"""What one relay process holds, and the work it does beside forwarding.
+
+Usage is flushed and revocations are looked for on threads of their own, so
+that a slow admin page delays neither logins nor forwarding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError, connection
+
+from coralmux.protocol.close_codes import CloseCode
+from coralmux.protocol.types import Role
+from pairing import addresses, services
+from relay.directory import Directory
+from relay.limits import Rates
+from relay.metrics import Metrics
+from relay.usage import UsageBook
+
+log = structlog.get_logger("relay")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Revocations are looked for a little into the past: a transaction that began
+# before the last look may have committed after it.
+_WATCH_OVERLAP = timedelta(seconds=5)
+_HOUSEKEEPING_SECONDS = 3600.0
+_FORGET_SECONDS = 60.0
+_KEEP_REVOKED = timedelta(days=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Seconds; see docs/settings.md."""
+
+    auth: float
+    hold: float
+    stall: float
+    close: float
+    flush: float
+    watch: float
+
+
+class Runtime:
+    """One process's directory, counters and background work."""
+
+    def __init__(self) -> None:
+        values = settings.CORALMUX
+        self.timers = Timers(
+            auth=values["AUTH_TIMEOUT_SECONDS"],
+            hold=values["HOLD_SECONDS"],
+            stall=values["STALL_TIMEOUT_SECONDS"],
+            close=values["CLOSE_TIMEOUT_SECONDS"],
+            flush=values["FLUSH_INTERVAL_SECONDS"],
+            watch=values["WATCH_INTERVAL_SECONDS"],
+        )
+        self.max_message_bytes: int = values["MAX_MESSAGE_BYTES"]
+        self.book = UsageBook()
+        self.directory = Directory(self.book)
+        self.metrics = Metrics()
+        self.started_at = time.monotonic()
+        self.draining = False
+        self.sockets = 0
+        self._sockets_by_address: Counter[str] = Counter()
+        self._seen: set[tuple[int, Role]] = set()
+        self._logins = ThreadPoolExecutor(2, "login")
+        self._writes = ThreadPoolExecutor(1, "flush")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life cycle
+
+    def start(self) -> None:
+        """Begin the background work, on the first call in the running loop.
+
+        Daphne has no lifespan events, so the first connection calls this too.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        self._loop = loop
+        self._tasks = [
+            loop.create_task(self._flush_for_ever()),
+            loop.create_task(self._watch_for_ever()),
+            loop.create_task(self._every(_FORGET_SECONDS, self._forget_idle)),
+            loop.create_task(self._every(_HOUSEKEEPING_SECONDS, self._keep_house)),
+        ]
+        atexit.register(self.flush)
+
+    async def stop(self) -> None:
+        """End the background work and write what is pending."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._loop = None
+        await self._in_thread(self._writes, self.flush)
+
+    # Connections
+
+    def admit_socket(self, address: str) -> bool:
+        """Count a new WebSocket; False, and not counted, if there are too many."""
+        values = settings.CORALMUX
+        key = addresses.limit_key(address)
+        if (
+            self.sockets >= values["MAX_CONNECTIONS"]
+            or self._sockets_by_address[key] >= values["MAX_CONNECTIONS_PER_ADDRESS"]
+        ):
+            self.metrics.refused["TOO_MANY_CONNECTIONS"] += 1
+            return False
+        self.sockets += 1
+        self._sockets_by_address[key] += 1
+        return True
+
+    def release_socket(self, address: str) -> None:
+        key = addresses.limit_key(address)
+        self.sockets -= 1
+        self._sockets_by_address[key] -= 1
+        if not self._sockets_by_address[key]:
+            del self._sockets_by_address[key]
+
+    async def log_in(self, token: str, role: Role, address: str) -> services.Grant:
+        """Look a token up. Raises as `pairing.services.authenticate` does, and DatabaseError."""
+        grant = await self._in_thread(
+            self._logins, services.authenticate, token=token, address=address
+        )
+        self._seen.add((grant.token_id, role))
+        return grant
+
+    def rates(self, limits: services.Grant | services.TokenState) -> Rates:
+        values = settings.CORALMUX
+        return Rates(
+            phone_messages=limits.phone_messages_per_minute,
+            agent_messages=limits.agent_messages_per_minute,
+            stream_frames=limits.stream_frames_per_second,
+            key_exchanges=values["KEY_EXCHANGES_PER_MINUTE"],
+            pings=values["PINGS_PER_MINUTE"],
+            invalid=values["INVALID_PER_MINUTE"],
+        )
+
+    # Revocation
+
+    def on_token_revoked(self, sender: object, token_id: int, **_: object) -> None:
+        """Signal handler: the admin and the API run in other threads than the loop."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.end_meeting, token_id)
+
+    def end_meeting(self, token_id: int) -> None:
+        """Close both ends of a token that is no longer good."""
+        for member in self.directory.members(token_id):
+            member.socket.close(CloseCode.REVOKED, discard=True)
+
+    # Background work
+
+    def flush(self) -> None:
+        """Write pending usage and last-seen times; keep them if the database is down."""
+        rows = self.book.take()
+        seen, self._seen = self._seen, set()
+        try:
+            if rows:
+                services.record_usage(rows)
+            for token_id, role in seen:
+                services.seen(token_id=token_id, role=role)
+        except DatabaseError as error:
+            self.book.give_back(rows)
+            self._seen |= seen
+            log.error("usage not written", error=type(error).__name__, rows=len(rows))
+            connection.close()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.timers.flush)
+            # Taken in the loop's thread, where counting happens; written in the other.
+            rows = self.book.take()
+            seen, self._seen = self._seen, set()
+            if not rows and not seen:
+                continue
+            try:
+                await self._in_thread(self._writes, _write, rows, seen)
+            except DatabaseError as error:
+                self.book.give_back(rows)
+                self._seen |= seen
+                log.error("usage not written", error=type(error).__name__, rows=len(rows))
+
+    async def _watch_for_ever(self) -> None:
+        """Learn of revocations and limits changed by other processes (manage.py)."""
+        since = datetime.now(UTC)
+        while True:
+            await asyncio.sleep(self.timers.watch)
+            for token_id in self.directory.expired(time.time()):
+                self.end_meeting(token_id)
+            try:
+                changed = await self._in_thread(
+                    self._writes, services.changed_since, since - _WATCH_OVERLAP
+                )
+            except DatabaseError as error:
+                log.error("revocations not read", error=type(error).__name__)
+                continue
+            since = datetime.now(UTC)
+            for state in changed:
+                if state.active:
+                    self.directory.change_limits(
+                        state.token_id,
+                        daily_quota=state.daily_quota_bytes,
+                        monthly_quota=state.monthly_quota_bytes,
+                        rates=self.rates(state),
+                        now=time.monotonic(),
+                    )
+                else:
+                    self.end_meeting(state.token_id)
+
+    async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except DatabaseError as error:
+                log.error("housekeeping failed", error=type(error).__name__)
+
+    async def _forget_idle(self) -> None:
+        self.directory.forget_idle(time.monotonic())
+
+    async def _keep_house(self) -> None:
+        before = datetime.now(UTC) - _KEEP_REVOKED
+        await self._in_thread(self._writes, partial(services.prune, before=before))
+
+    async def _in_thread(
+        self, executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, partial(_with_database, work, *args, **kwargs))
+
+
+def _write(rows: list[services.UsageRow], seen: set[tuple[int, Role]]) -> None:
+    if rows:
+        services.record_usage(rows)
+    for token_id, role in seen:
+        services.seen(token_id=token_id, role=role)
+
+
+def _with_database(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work on a thread that keeps its connection, and drop the connection if it broke."""
+    try:
+        return work(*args, **kwargs)
+    except DatabaseError:
+        connection.close()
+        raise
+
+
+runtime = Runtime()

@@ -1,0 +1,11 @@
+"""Settings for every test: state in a temporary directory, made before Django reads it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+_state = tempfile.TemporaryDirectory(prefix="coralmux-tests-")
+os.environ["CORALMUX_STATE_DIR"] = _state.name
+for _name in ("DATABASE_URL", "CORALMUX_ADMIN_KEY", "RELAY_ADMIN_KEY", "CORALMUX_PUBLIC"):
+    os.environ.pop(_name, None)
