@@ -51,6 +51,12 @@ class Odd(Enum):
     FRAGMENT = "small fragment"
 
 
+class _Silent(Enum):
+    """A fragment like any other: on to the next frame."""
+
+    FRAGMENT = "fragment"
+
+
 @dataclass(frozen=True, slots=True)
 class Ping:
     payload: bytes
@@ -121,6 +127,11 @@ class FrameReader:
 
     def next(self) -> Event | None:
         """The next event, or None until more bytes are fed."""
+        while (event := self._next()) is _Silent.FRAGMENT:
+            pass
+        return event
+
+    def _next(self) -> Event | _Silent | None:
         if self._body is not None:
             return self._fill_body()
         if self._oversize is not None:
@@ -188,7 +199,7 @@ class FrameReader:
         """Stop waiting for the beginning of an oversized message."""
         return None if self._oversize is None else self._refuse(enough=0)
 
-    def _fill_body(self) -> Event | None:
+    def _fill_body(self) -> Event | _Silent | None:
         body = self._body
         assert body is not None
         at = self._body_length
@@ -205,8 +216,8 @@ class FrameReader:
         self._body = None
         return self._frame(body, self._body_final)
 
-    def _frame(self, payload: bytes | bytearray, final: bool) -> Event | None:
-        """A whole data frame: the message it ends, or Odd, or on to the next frame."""
+    def _frame(self, payload: bytes | bytearray, final: bool) -> Event | _Silent:
+        """A whole data frame: the message it ends, or what to make of a fragment."""
         if self._message is None:
             if final:
                 return payload
@@ -216,7 +227,7 @@ class FrameReader:
             if final:
                 message, self._message = self._message, None
                 return message
-        return Odd.FRAGMENT if len(payload) < _SMALL_FRAGMENT_BYTES else self.next()
+        return Odd.FRAGMENT if len(payload) < _SMALL_FRAGMENT_BYTES else _Silent.FRAGMENT
 
     def _control(self, opcode: int, first: int, length: int) -> Event | None:
         if first < 0x80:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 
+import hypothesis
+
 _state = tempfile.TemporaryDirectory(prefix="coralmux-tests-")
 os.environ["CORALMUX_STATE_DIR"] = _state.name
 for _name in ("DATABASE_URL", "CORALMUX_ADMIN_KEY", "RELAY_ADMIN_KEY", "CORALMUX_PUBLIC"):
     os.environ.pop(_name, None)
+
+# `make fuzz` asks for the other one.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=100_000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
