@@ -38,8 +38,13 @@ QUICK_SECONDS = 1.0
 # The share of the first server's rate that ours has to reach.
 GOAL = 0.6
 
+LOG_COLUMNS = 160
+
 # Beyond this share of its core the generator sets the rate, not the server.
 BUSY_GENERATOR = 0.95
+
+# Below this share of its core the server was not what the rate hung on.
+FREE_SERVER = 0.85
 
 
 def run_load(server: Running, core: int | None, *, warm_up: float, seconds: float) -> Result:
@@ -93,15 +98,22 @@ def measure(
             for index, server in order if number % 2 == 0 else reversed(order):
                 result = run_load(server, load_core, warm_up=warm_up, seconds=seconds)
                 results[index].append(result)
-                console.print(
-                    f"round {number + 1}/{rounds}  {server.name}: "
-                    f"{result.messages_per_second:,.0f} messages/s, "
-                    f"generator's core {result.generator_cpu:.0%} busy",
-                    highlight=False,
-                )
-                if result.generator_cpu > BUSY_GENERATOR:
-                    console.print("  the generator was the bottleneck: the server can do more")
+                console.print(f"round {number + 1}/{rounds}  {_progress(server, result)}")
     return [report.summarise(name, results[index], results[0]) for index, name in enumerate(names)]
+
+
+def _progress(server: Running, result: Result) -> str:
+    line = (
+        f"{server.name}: {result.messages_per_second:,.0f} messages/s, "
+        f"generator's core {result.generator_cpu:.0%} busy"
+    )
+    if result.server_cpu is not None:
+        line += f", server's {result.server_cpu:.0%}"
+    if result.generator_cpu > BUSY_GENERATOR:
+        line += "; the generator set the rate, the server can do more"
+    elif result.server_cpu is not None and result.server_cpu < FREE_SERVER:
+        line += "; other work on these cores set the rate, the server can do more"
+    return line
 
 
 def _arguments() -> argparse.Namespace:
@@ -135,7 +147,8 @@ def main() -> int:
     rounds, seconds = (1, QUICK_SECONDS) if quick else (arguments.rounds, arguments.seconds)
     # As an exception, so that the servers are ended like on Ctrl-C.
     signal.signal(signal.SIGTERM, _terminated)
-    console = Console()
+    # A log has no width of its own, and a table cut to 80 columns tells nothing.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_COLUMNS)
     warm_up = WARM_UP_SECONDS / 2 if quick else WARM_UP_SECONDS
     try:
         summaries = measure(names, console, rounds=rounds, warm_up=warm_up, seconds=seconds)
@@ -167,8 +180,7 @@ def _verdict(summaries: list[report.Summary], console: Console) -> int:
         if summary.name == "coralmux" and summary.ratio < GOAL:
             console.print(
                 f"TOO SLOW: coralmux forwards {summary.ratio:.2f} times what {yardstick.name} "
-                f"does, and has to reach {GOAL}",
-                highlight=False,
+                f"does, and has to reach {GOAL}"
             )
             return 1
     return 0

@@ -45,9 +45,10 @@ class LoadError(Exception):
 class Result:
     """One run. Latency is from an agent's send to its phone's receive.
 
-    `server_cpu_us` is the server's CPU time for each message in microseconds,
-    None without `--server-pid`; `generator_cpu` is the share of its own core
-    that the generator used: near 1 it was the generator that set the rate.
+    `server_cpu_us` is the server's CPU time for each message in microseconds, and
+    `server_cpu` the share of a core that it got, both None without `--server-pid`:
+    well below 1, something else ran on that core. `generator_cpu` is the generator's
+    own share: near 1, it was the generator that set the rate.
     """
 
     pairs: int
@@ -59,6 +60,7 @@ class Result:
     p50_us: float
     p99_us: float
     server_cpu_us: float | None
+    server_cpu: float | None
     generator_cpu: float
 
 
@@ -330,9 +332,9 @@ async def generate(
         await run.close()
     if not measured:
         raise LoadError(f"no message arrived within {seconds:g} s")
-    server_cpu = None
+    server_seconds = None
     if server_before is not None and server_after is not None:
-        server_cpu = round((server_after - server_before) * 1e6 / len(measured), 2)
+        server_seconds = server_after - server_before
     ordered = sorted(measured)
     return Result(
         pairs=len(tokens),
@@ -343,13 +345,18 @@ async def generate(
         messages_per_second=round(len(measured) / elapsed, 1),
         p50_us=_percentile_us(ordered, 50),
         p99_us=_percentile_us(ordered, 99),
-        server_cpu_us=server_cpu,
+        server_cpu_us=_rounded(server_seconds, len(measured) / 1e6),
+        server_cpu=_rounded(server_seconds, elapsed),
         generator_cpu=round((own_after - own_before) / elapsed, 3),
     )
 
 
 def _server_cpu(pid: int | None) -> float | None:
     return None if pid is None else cpu_seconds(pid)
+
+
+def _rounded(seconds: float | None, divisor: float) -> float | None:
+    return None if seconds is None else round(seconds / divisor, 3)
 
 
 def _percentile_us(ordered: list[int], percent: int) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from rich.table import Table
 
@@ -27,7 +28,7 @@ One message is from an agent's send to its phone's receive. All figures are medi
 over the rounds; a ratio is the median of the rounds' own ratios, because the two runs
 of a round meet the same disturbances. "CPU µs" is the server's time for each message.
 """
-COLUMNS = ("server", "messages/s", "lowest-highest", "p50 µs", "p99 µs", "CPU µs", "ratio")
+COLUMNS = ("server", "messages/s", "range", "p50 µs", "p99 µs", "CPU µs", "ratio")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def summarise(name: str, rounds: list[Result], yardstick: list[Result]) -> Summa
 def table(title: str, summaries: list[Summary]) -> Table:
     drawn = Table(title=title, title_justify="left")
     for column in COLUMNS:
-        drawn.add_column(column, justify="left" if column == "server" else "right")
+        justify: Literal["left", "right"] = "left" if column == "server" else "right"
+        drawn.add_column(column, justify=justify, no_wrap=True)
     for summary in summaries:
         drawn.add_row(*summary.cells())
     return drawn

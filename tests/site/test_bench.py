@@ -188,7 +188,7 @@ def bench(*servers: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "bench", *servers],
         cwd=REPOSITORY,
-        env=os.environ | {"QUICK": "1", "COLUMNS": "120"},
+        env=os.environ | {"QUICK": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -282,5 +282,6 @@ def _result(rate: float) -> Result:
         p50_us=1.0,
         p99_us=2.0,
         server_cpu_us=None,
+        server_cpu=None,
         generator_cpu=0.5,
     )
