@@ -11,6 +11,7 @@ from typing import Any
 
 import websockets
 from websockets.asyncio.client import ClientConnection
+from websockets.protocol import State
 
 # Patience for anything that should happen at once.
 SOON = 10.0
@@ -81,8 +82,13 @@ class Client:
 async def connect(url: str, **options: Any) -> AsyncIterator[Client]:
     """A connection that has not authenticated."""
     defaults = {"compression": None, "max_size": 8 * 1024 * 1024, "ping_interval": None}
-    async with websockets.connect(url, **{**defaults, **options}) as connection:
+    connection = await websockets.connect(url, **{**defaults, **options})
+    try:
         yield Client(connection)
+    finally:
+        # Closing a lost connection again can trip over asyncio's transport (Python 3.11).
+        if connection.state is not State.CLOSED:
+            await connection.close()
 
 
 @contextlib.asynccontextmanager

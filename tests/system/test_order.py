@@ -9,7 +9,7 @@ import json
 import pytest
 
 from coralmux.protocol.types import FORWARDED, Role
-from tests.support.client import Client, connect, log_in, pair
+from tests.support.client import connect, log_in, pair
 from tests.support.process import RelayProcess
 from tests.support.raw import raw_connect
 
@@ -244,16 +244,11 @@ async def test_ref_is_left_out_where_there_is_no_id_or_it_is_over_128_bytes(
         await phone.expect_error("PEER_OFFLINE", ref=None)
 
 
-async def test_only_one_connection_of_a_role_is_live(relay: RelayProcess) -> None:
+async def test_the_newest_connection_of_a_role_is_the_live_one(relay: RelayProcess) -> None:
     token = relay.token()
-    async with pair(relay.url, token) as (_, agent):
-        async with log_in(relay.url, token, "phone") as newest:
-            await agent.expect("status")
-            await agent.send("chat.done", {"full_text": "for the newest"})
-            assert (await newest.expect("chat.done"))["payload"]["full_text"] == "for the newest"
-            await _talk(newest, agent)
-
-
-async def _talk(phone: Client, agent: Client) -> None:
-    await phone.send("chat.send", {"text": "?"})
-    await agent.expect("chat.send")
+    async with pair(relay.url, token) as (_, agent), log_in(relay.url, token, "phone") as newest:
+        await agent.expect("status")
+        await agent.send("chat.done", {"full_text": "for the newest"})
+        assert (await newest.expect("chat.done"))["payload"]["full_text"] == "for the newest"
+        await newest.send("chat.send", {"text": "?"})
+        await agent.expect("chat.send")
