@@ -84,6 +84,7 @@ def default_state_dir() -> Path:
 
 # fmt: off
 SETTINGS: tuple[Setting, ...] = (
+    Setting("CORALMUX_ADDR", "127.0.0.1:8080", str, "HOST:PORT", "Where `coralmux-relay` listens (the flag `-addr` wins). `:8080` is every address."),
     Setting("CORALMUX_ADMIN_KEY", "", str, "", "Key for creating and revoking tokens and for /metrics. Empty closes those endpoints.", ("RELAY_ADMIN_KEY",), secret=True),
     Setting("CORALMUX_SECRET_KEY", "", str, "", "Django's signing key. Made and kept in the state directory when absent.", secret=True),
     Setting("CORALMUX_STATE_DIR", None, Path, "directory", "Database, secret key and admin key. Default: `$XDG_STATE_HOME/coralmux`, else `~/.local/state/coralmux`."),
