@@ -12,9 +12,10 @@ from django.core.asgi import get_asgi_application
 
 _http: Any = get_asgi_application()
 
-from coralmux_site import logs
-from relay.consumers import RelayConsumer
-from relay.runtime import runtime
+# Only now are Django's applications loaded, which these import.
+from coralmux_site import logs  # noqa: E402
+from relay.consumers import RelayConsumer  # noqa: E402
+from relay.runtime import runtime  # noqa: E402
 
 logs.redact_daphne_access_log()
 

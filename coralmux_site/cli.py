@@ -98,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     flag(
         "addr",
         metavar="HOST:PORT",
-        help="address to listen on; :8080 is every address (default 127.0.0.1:8080, or CORALMUX_ADDR)",
+        help="address to listen on; :8080 is every address "
+        "(default 127.0.0.1:8080, or CORALMUX_ADDR)",
     )
     flag(
         "admin-key",

@@ -9,6 +9,11 @@ from coralmux.protocol import limits
 from coralmux.protocol.types import RateClass, Role
 
 
+# Sums of floats fall short of a whole token by less than this; without it a wait
+# could be too small to move the clock.
+_EPSILON = 1e-9
+
+
 class TokenBucket:
     """Holds up to `burst` tokens and gains `rate` of them a second; a rate of 0 is no limit.
 
@@ -32,7 +37,7 @@ class TokenBucket:
             return 0.0
         level = self._level_at(now)
         self._stamp = now
-        if level >= 1.0:
+        if level >= 1.0 - _EPSILON:
             self._level = level - 1.0
             return 0.0
         self._level = level

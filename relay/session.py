@@ -26,7 +26,7 @@ What the machine deliberately does not know: sockets, clocks (every `now` and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -87,12 +87,9 @@ class Quota(Protocol):
 class Authenticate:
     """Look the token up, then call `opened` or close."""
 
-    token: str
+    token: str = field(repr=False)
     role: Role
     ref: str
-
-    def __repr__(self) -> str:
-        return f"Authenticate(token=<secret>, role={self.role!r}, ref={self.ref!r})"
 
 
 @dataclass(slots=True)
