@@ -74,6 +74,7 @@ class RelayProcess:
         )
         self.command = [part.replace("{port}", str(self.port)) for part in self.command]
         self._log = directory / "output.txt"
+        self._tokens: list[str] = []
 
     def start(self, *, wait: bool = True) -> RelayProcess:
         with self._log.open("ab") as log:
@@ -156,7 +157,16 @@ class RelayProcess:
         """A new pairing token, made through the REST API."""
         status, body = self.http("POST", "/api/v1/pair", admin=True, body=options or None)
         assert status == 201, body
-        return str(body["token"])
+        self._tokens.append(str(body["token"]))
+        return self._tokens[-1]
+
+    def check_output(self) -> None:
+        """Whatever happened, the output holds no token and no admin key."""
+        output = self.output
+        assert ADMIN_KEY not in output, "the admin key was logged"
+        for token in self._tokens:
+            # Its first 12 characters may be shown, for people to recognise it.
+            assert token[12:] not in output, "a token was logged"
 
     def metric(self, line: str) -> float:
         """The value of one line of /metrics, 0.0 if it is not there."""
@@ -215,3 +225,4 @@ def relay_process(**options: Any) -> Iterator[RelayProcess]:
             yield relay.start()
         finally:
             relay.stop()
+        relay.check_output()

@@ -18,3 +18,4 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
         yield process.start()
     finally:
         process.stop()
+    process.check_output()
