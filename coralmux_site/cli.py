@@ -213,7 +213,7 @@ def _serve(options: argparse.Namespace) -> int:
     from coralmux_site import database
     from coralmux_site.server import CannotListen, RelayServer, listen, raise_file_limit
 
-    host, port = _address(options.addr or os.environ.get("CORALMUX_ADDR") or "127.0.0.1:8080")
+    host, port = _address(options.addr or settings.CORALMUX["ADDR"])
     try:
         listener = listen(host, port)
     except CannotListen as error:

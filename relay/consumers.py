@@ -105,7 +105,7 @@ class Connection:
                 self.socket.close(CloseCode.TRY_LATER if not admitted else CloseCode.RESTARTING)
                 return
             if await self._log_in():
-                await self._serve()
+                await self._serve_in_group()
         except Disconnected:
             pass
         except Exception:
@@ -221,6 +221,15 @@ class Connection:
         }
 
     # Serving
+
+    async def _serve_in_group(self) -> None:
+        assert self._meeting is not None
+        groups, token_id = self._runtime.groups, self._meeting.token_id
+        await groups.join(token_id)
+        try:
+            await self._serve()
+        finally:
+            await groups.leave(token_id)
 
     async def _serve(self) -> None:
         receive, decide = self.socket.receive, self._session.receive

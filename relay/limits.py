@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from coralmux.protocol import limits
 from coralmux.protocol.types import RateClass, Role
 
-
 # Sums of floats fall short of a whole token by less than this; without it a wait
 # could be too small to move the clock.
 _EPSILON = 1e-9

@@ -25,6 +25,7 @@ from coralmux.protocol.close_codes import CloseCode
 from coralmux.protocol.types import Role
 from pairing import addresses, services
 from relay.directory import Directory
+from relay.groups import Groups
 from relay.limits import Rates
 from relay.metrics import Metrics
 from relay.usage import UsageBook
@@ -71,6 +72,7 @@ class Runtime:
         self.book = UsageBook()
         self.directory = Directory(self.book)
         self.metrics = Metrics()
+        self.groups = Groups(self.end_meeting)
         self.started_at = time.monotonic()
         self.draining = False
         self.sockets = 0
@@ -92,6 +94,7 @@ class Runtime:
         if self._loop is loop:
             return
         self._loop = loop
+        self.groups.start()
         self._tasks = [
             loop.create_task(self._flush_for_ever()),
             loop.create_task(self._watch_for_ever()),
@@ -102,6 +105,7 @@ class Runtime:
 
     async def stop(self) -> None:
         """End the background work and write what is pending."""
+        await self.groups.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,7 +160,7 @@ class Runtime:
     def on_token_revoked(self, sender: object, token_id: int, **_: object) -> None:
         """Signal handler: the admin and the API run in other threads than the loop."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self.end_meeting, token_id)
+            asyncio.run_coroutine_threadsafe(self.groups.tell_revoked(token_id), self._loop)
 
     def end_meeting(self, token_id: int) -> None:
         """Close both ends of a token that is no longer good."""
