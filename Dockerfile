@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+
+# The relay in a slim image, without rights, its state in a volume.
+FROM python:3.11-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/coralmux
+COPY requirements.txt .
+RUN /opt/coralmux/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY coralmux coralmux
+COPY coralmux_site coralmux_site
+COPY relay relay
+COPY pairing pairing
+COPY templates templates
+RUN /opt/coralmux/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --home-dir /var/lib/coralmux coralmux \
+    && install -d -o coralmux -g coralmux -m 0700 /var/lib/coralmux
+COPY --from=build /opt/coralmux /opt/coralmux
+ENV PATH=/opt/coralmux/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    CORALMUX_ADDR=:8080 \
+    CORALMUX_STATE_DIR=/var/lib/coralmux \
+    CORALMUX_LOG_FORMAT=json
+USER coralmux
+WORKDIR /var/lib/coralmux
+VOLUME /var/lib/coralmux
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+ENTRYPOINT ["coralmux-relay"]
