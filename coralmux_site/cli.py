@@ -72,13 +72,13 @@ class _Refused(Exception):
 
 
 def _run(arguments: list[str]) -> int:
-    options, rest = _parser().parse_known_args(arguments)
-    if rest and not (options.command == "token"):
-        raise _Refused(f"unknown argument {rest[0]!r}. Try coralmux-relay --help.", 2)
+    options = _parser().parse_args(arguments)
+    if options.rest and options.command != "token":
+        raise _Refused(f"unknown argument {options.rest[0]!r}. Try coralmux-relay --help.", 2)
     _set_environment(options)
     _set_up_django()
     if options.command == "token":
-        return _token(rest)
+        return _token(options.rest)
     return _serve(options)
 
 
@@ -142,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="serve | token",
         help="serve (the default), or manage tokens",
     )
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
 
@@ -193,7 +194,7 @@ def _prefer_uvloop() -> None:
 
 
 def _token(arguments: list[str]) -> int:
-    from django.core.management import call_command, execute_from_command_line
+    from django.core.management import call_command, load_command_class
 
     if not arguments or arguments[0] in ("-h", "-help", "--help"):
         sys.stdout.write(_TOKEN_HELP)
@@ -203,7 +204,8 @@ def _token(arguments: list[str]) -> int:
         known = ", ".join(_TOKEN_COMMANDS)
         raise _Refused(f"unknown token command {name!r}; there are {known}.", 2)
     call_command("migrate", verbosity=0, interactive=False)
-    execute_from_command_line([f"coralmux-relay token {name}", _TOKEN_COMMANDS[name], *rest])
+    command = load_command_class("pairing", _TOKEN_COMMANDS[name])
+    command.run_from_argv(["coralmux-relay token", name, *rest])
     return 0
 
 

@@ -70,6 +70,12 @@ def _networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     return [ipaddress.ip_network(word, strict=False) for word in _words(text)]
 
 
+def _sqlite_url(text: str) -> str:
+    if text and not text.startswith("sqlite:///"):
+        raise ValueError("this release keeps its data in SQLite, sqlite:///PATH")
+    return text
+
+
 def _log_format(text: str) -> str:
     if text not in ("console", "json"):
         raise ValueError("must be console or json")
@@ -88,7 +94,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CORALMUX_ADMIN_KEY", "", str, "", "Key for creating and revoking tokens and for /metrics. Empty closes those endpoints.", ("RELAY_ADMIN_KEY",), secret=True),
     Setting("CORALMUX_SECRET_KEY", "", str, "", "Django's signing key. Made and kept in the state directory when absent.", secret=True),
     Setting("CORALMUX_STATE_DIR", None, Path, "directory", "Database, secret key and admin key. Default: `$XDG_STATE_HOME/coralmux`, else `~/.local/state/coralmux`."),
-    Setting("DATABASE_URL", "", str, "URL", "`sqlite:///PATH`. Default: `coralmux.sqlite3` in the state directory."),
+    Setting("DATABASE_URL", "", _sqlite_url, "URL", "`sqlite:///PATH`. Default: `coralmux.sqlite3` in the state directory."),
     Setting("CORALMUX_ALLOWED_HOSTS", ["*"], _words, "names", "Host names that HTTP requests may ask for, separated by commas."),
     Setting("CORALMUX_TRUSTED_PROXIES", [], _networks, "networks", "Proxies whose X-Forwarded-For is believed, as addresses or CIDR networks. Nobody else's is."),
     Setting("CORALMUX_PUBLIC", False, _flag, "0 or 1", "Open `POST /api/v1/register` to everyone (the switch `-public`)."),

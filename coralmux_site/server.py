@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from twisted.internet import defer, reactor
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
 from coralmux.protocol.close_codes import CloseCode
@@ -179,7 +180,8 @@ class _NoEvents:
 
 def _twisted_errors(event: dict[str, Any]) -> None:
     failure = event.get("log_failure")
-    if failure is not None:
+    # A second SIGTERM while the first is at work is no news.
+    if failure is not None and not failure.check(ReactorNotRunning):
         log.error("twisted", error=failure.type.__name__, detail=str(failure.value))
 
 
