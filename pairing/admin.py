@@ -94,15 +94,7 @@ class StateFilter(admin.SimpleListFilter):
 @admin.register(PairingToken)
 class PairingTokenAdmin(ModelAdmin):
     form = TokenForm
-    list_display = (
-        "__str__",
-        "prefix",
-        "online",
-        "state",
-        "used_today",
-        "used_month",
-        "created_at",
-    )
+    list_display = ("name", "prefix", "online", "state", "used_today", "used_month", "created_at")
     list_filter = (StateFilter,)
     search_fields = ("label", "prefix")
     search_help_text = "Search by label or by the token's first characters."
@@ -147,6 +139,10 @@ class PairingTokenAdmin(ModelAdmin):
     # Deleting loses what was used; pruning does it when nobody asks any more.
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    @admin.display(description="label", ordering="label")
+    def name(self, token: PairingToken) -> str:
+        return token.label or "(no label)"
 
     @admin.display(description="state")
     def state(self, token: PairingToken) -> str:

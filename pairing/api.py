@@ -75,7 +75,11 @@ class PairRequest(BaseModel):
     """Everything is optional. Limits left out are the relay's settings; 0 = no limit."""
 
     # Else `false` would be a limit of 0, which lifts it.
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(
+        strict=True,
+        # What the documentation page offers to send.
+        json_schema_extra={"example": {"label": "Anna's phone", "expires_in_seconds": 604_800}},
+    )
 
     label: Annotated[str, StringConstraints(max_length=200)] = Field(
         "",
