@@ -35,8 +35,13 @@ from relay.limits import TokenBucket
 from relay.sockets import Data, Disconnected, Origin, Socket, TooLarge
 
 # What a queued message costs beside its bytes, so that a million empty ones are
-# not counted as nothing.
+# not counted as nothing. In the output it has its sender and its ref with it.
 _OVERHEAD_BYTES = 64
+_OUTGOING_OVERHEAD_BYTES = 256
+
+# Whoever forwards asks `full` first, so a queue above this and one message is made
+# of the relay's own words, to a client that takes them drop by drop.
+_MOST_QUEUED_BYTES = 4 * HIGH_WATER_BYTES
 
 # Frames that carry no message (pongs, pings, small fragments): far above what a
 # client needs, far below what would keep the loop busy.
@@ -56,10 +61,13 @@ _GATHER_BYTES = 64 * 1024
 _JOIN_BYTES = 16 * 1024
 
 
+Piece = bytes | bytearray | memoryview
+
+
 class Transport(Protocol):
     """What the flow needs of a TCP connection."""
 
-    def send_now(self, pieces: list[bytes | bytearray | memoryview]) -> int:
+    def send_now(self, pieces: list[Piece]) -> int:
         """Bytes that the kernel took, without waiting."""
 
     def send_later(self, data: bytes) -> None:
@@ -96,7 +104,7 @@ class _Outgoing:
     __slots__ = ("begun", "continues", "origin", "ref", "view")
 
     def __init__(
-        self, view: memoryview, origin: Origin | None, ref: str, *, begun: bool, continues: bool
+        self, view: Piece, origin: Origin | None, ref: str, *, begun: bool, continues: bool
     ) -> None:
         self.view = view
         self.origin = origin
@@ -137,6 +145,7 @@ class FlowSocket(Socket):
         "_timers",
         "_transport",
         "_turn",
+        "_unanswered",
     )
 
     def __init__(self, transport: Transport, timers: FlowTimers) -> None:
@@ -168,6 +177,7 @@ class FlowSocket(Socket):
         self._handed = 0
         self._full = False
         self._progress_at = now
+        self._unanswered: Ping | None = None
         # End
         self._deadline = 0.0
         self._discarding = False
@@ -193,7 +203,7 @@ class FlowSocket(Socket):
         if self._turn >= _TURN_MESSAGES:
             self._turn = 0
             await asyncio.sleep(0)
-        while not self._inbox or self.close_code:
+        while not self._inbox:
             if self.close_code:
                 raise Disconnected(self.close_code)
             self._turn = 0
@@ -208,6 +218,9 @@ class FlowSocket(Socket):
 
     def write(self, data: Data, origin: Origin | None = None, ref: str = "") -> bool:
         if self.close_code:
+            return False
+        if self._queued_bytes > _MOST_QUEUED_BYTES + self.max_message_bytes:
+            self.close(CloseCode.TOO_SLOW, discard=True)
             return False
         payload = data.encode() if isinstance(data, str) else data
         size = len(payload)
@@ -237,6 +250,9 @@ class FlowSocket(Socket):
     def close(self, code: CloseCode, *, discard: bool = False) -> None:
         if self.close_code:
             return
+        # What was read and not handled is unanswered. (When it is the client that
+        # ends, what it sent before that is handled first: see receive.)
+        self._inbox.clear()
         self._end(code, frames.close_frame(code, REASONS[code]), discard=discard)
         # Reading goes on, for the client's close frame.
         self._pump()
@@ -260,6 +276,7 @@ class FlowSocket(Socket):
         if handed:
             self._advance(handed)
             self._flush()
+            self._answer_ping()
 
     def cut_off(self) -> None:
         """End the connection at once, without a word more."""
@@ -318,7 +335,6 @@ class FlowSocket(Socket):
         """Parse what there is, as far as it may be taken, then pause or go on reading."""
         if not self._limit_known and self.max_message_bytes:
             self._set_limit()
-        ping: Ping | None = None
         arrived = False
         while (blocked := self._blocked()) is None and not self._discarding:
             try:
@@ -341,11 +357,9 @@ class FlowSocket(Socket):
                 arrived = True
             else:
                 if isinstance(event, Ping):
-                    ping = event
+                    self._unanswered = event
                 self._spend_odd()
-        # Only the latest ping needs an answer (RFC 6455, section 5.5.3).
-        if ping is not None and not self.close_code:
-            self._put([frames.pong_frame(ping.payload)])
+        self._answer_ping()
         if arrived:
             self._wake_receiver()
         self._set_paused(blocked)
@@ -392,6 +406,13 @@ class FlowSocket(Socket):
         self._discarding = True
         self._inbox.append(TooLarge(event.head))
 
+    def _answer_ping(self) -> None:
+        """Only the latest ping needs an answer (RFC 6455, section 5.5.3), and none
+        while the output is full, or pongs that nobody reads would pile up."""
+        if self._unanswered is not None and not self._full and not self.close_code:
+            ping, self._unanswered = self._unanswered, None
+            self._put([frames.pong_frame(ping.payload)])
+
     def _wake_receiver(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None and not receiver.done():
@@ -401,14 +422,14 @@ class FlowSocket(Socket):
 
     def _put(
         self,
-        pieces: list[bytes | bytearray],
+        pieces: list[Piece],
         origin: Origin | None = None,
         ref: str = "",
     ) -> None:
         """Write a frame, or queue what the kernel does not take."""
         sent = 0
         if not self._queue:
-            sent = self._transport.send_now(pieces)  # type: ignore[arg-type]
+            sent = self._transport.send_now(pieces)
             if sent == sum(map(len, pieces)):
                 return
             self._progress_at = time.monotonic()
@@ -417,7 +438,8 @@ class FlowSocket(Socket):
             if sent >= size:
                 sent -= size
                 continue
-            view = memoryview(piece)[sent:]
+            # Whole pieces stay as they are: a view costs more than a short message.
+            view = memoryview(piece)[sent:] if sent else piece
             last = piece is pieces[-1]
             self._queue.append(
                 _Outgoing(
@@ -428,7 +450,7 @@ class FlowSocket(Socket):
                     continues=piece is not pieces[0],
                 )
             )
-            self._queued_bytes += len(view)
+            self._queued_bytes += len(view) + _OUTGOING_OVERHEAD_BYTES
             sent = 0
         if self._queued_bytes > HIGH_WATER_BYTES:
             self._full = True
@@ -455,8 +477,8 @@ class FlowSocket(Socket):
         elif self.close_code and self._discarding:
             self._transport.end_output()
 
-    def _gather(self) -> list[bytes | bytearray | memoryview]:
-        pieces: list[bytes | bytearray | memoryview] = []
+    def _gather(self) -> list[Piece]:
+        pieces: list[Piece] = []
         size = 0
         for outgoing in self._queue:
             pieces.append(outgoing.view)
@@ -474,11 +496,12 @@ class FlowSocket(Socket):
             head = self._queue[0]
             size = len(head.view)
             if sent < size:
-                head.view = head.view[sent:]
+                head.view = memoryview(head.view)[sent:]
                 head.begun = True
                 break
             sent -= size
             self._queue.popleft()
+            self._queued_bytes -= _OUTGOING_OVERHEAD_BYTES
         if self._full and self._queued_bytes <= LOW_WATER_BYTES:
             self._full = False
             self.wake()
@@ -493,7 +516,7 @@ class FlowSocket(Socket):
             keep = keep_begun and (outgoing.begun or (outgoing.continues and keep))
             (kept if keep else dropped).append(outgoing)
         self._queue = kept
-        self._queued_bytes = sum(len(outgoing.view) for outgoing in kept)
+        self._queued_bytes = sum(len(item.view) + _OUTGOING_OVERHEAD_BYTES for item in kept)
         self._full = False
         for outgoing in dropped:
             if outgoing.origin is not None:
