@@ -94,7 +94,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CORALMUX_ADMIN_KEY", "", str, "", "Key for creating and revoking tokens and for /metrics. Empty closes those endpoints.", ("RELAY_ADMIN_KEY",), secret=True),
     Setting("CORALMUX_SECRET_KEY", "", str, "", "Django's signing key. Made and kept in the state directory when absent.", secret=True),
     Setting("CORALMUX_STATE_DIR", None, Path, "directory", "Database, secret key and admin key. Default: `$XDG_STATE_HOME/coralmux`, else `~/.local/state/coralmux`."),
-    Setting("DATABASE_URL", "", _sqlite_url, "URL", "`sqlite:///PATH`. Default: `coralmux.sqlite3` in the state directory."),
+    Setting("DATABASE_URL", "", _sqlite_url, "URL", "`sqlite:///PATH`. Default: `coralmux.sqlite3` in the state directory.", secret=True),
     Setting("CORALMUX_ALLOWED_HOSTS", ["*"], _words, "names", "Host names that HTTP requests may ask for, separated by commas."),
     Setting("CORALMUX_TRUSTED_PROXIES", [], _networks, "networks", "Proxies whose X-Forwarded-For is believed, as addresses or CIDR networks. Nobody else's is."),
     Setting("CORALMUX_PUBLIC", False, _flag, "0 or 1", "Open `POST /api/v1/register` to everyone (the switch `-public`)."),
