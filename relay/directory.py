@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from coralmux.protocol.types import Role
-from pairing.services import Grant
+from pairing.services import Grant, TokenState
 from relay.limits import Allowance, Rates
 from relay.sockets import Socket
 from relay.usage import Usage, UsageBook
@@ -62,24 +62,19 @@ class Directory:
                 wall=wall,
             )
             meeting = self._meetings[grant.token_id] = Meeting(grant.token_id, rates, usage)
-        else:
-            self._apply(meeting, grant.daily_quota_bytes, grant.monthly_quota_bytes, rates, now)
-        meeting.expires_at = grant.expires_at.timestamp() if grant.expires_at else None
+        self._apply(meeting, grant, rates, now)
         return meeting
 
-    def change_limits(
-        self, token_id: int, *, daily_quota: int, monthly_quota: int, rates: Rates, now: float
-    ) -> None:
-        """Put a token's changed limits in force for whoever is connected."""
-        if meeting := self._meetings.get(token_id):
-            self._apply(meeting, daily_quota, monthly_quota, rates, now)
+    def change(self, state: TokenState, rates: Rates, now: float) -> None:
+        """Put a token's changed limits and expiry in force for whoever is connected."""
+        if meeting := self._meetings.get(state.token_id):
+            self._apply(meeting, state, rates, now)
 
     @staticmethod
-    def _apply(
-        meeting: Meeting, daily_quota: int, monthly_quota: int, rates: Rates, now: float
-    ) -> None:
-        meeting.usage.daily_quota = daily_quota
-        meeting.usage.monthly_quota = monthly_quota
+    def _apply(meeting: Meeting, limits: Grant | TokenState, rates: Rates, now: float) -> None:
+        meeting.usage.daily_quota = limits.daily_quota_bytes
+        meeting.usage.monthly_quota = limits.monthly_quota_bytes
+        meeting.expires_at = limits.expires_at.timestamp() if limits.expires_at else None
         for allowance in meeting.allowances.values():
             allowance.resize(rates, now)
 

@@ -216,13 +216,7 @@ class Runtime:
             since = datetime.now(UTC)
             for state in changed:
                 if state.active:
-                    self.directory.change_limits(
-                        state.token_id,
-                        daily_quota=state.daily_quota_bytes,
-                        monthly_quota=state.monthly_quota_bytes,
-                        rates=self.rates(state),
-                        now=time.monotonic(),
-                    )
+                    self.directory.change(state, self.rates(state), time.monotonic())
                 else:
                     self.end_meeting(state.token_id)
 
