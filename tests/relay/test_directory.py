@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any, cast
+from typing import Any
 
 from coralmux.protocol.types import RateClass, Role
 from pairing.services import Grant, TokenState
@@ -24,10 +23,11 @@ LIMITS = {
 }
 
 
-@dataclass(eq=False)
 class Guest:
-    role: Role
-    socket: Socket = cast(Socket, None)
+    socket: Socket
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
 
 
 def grant(token_id: int = 1, **more: Any) -> Grant:
