@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 import time
 from typing import Any
 
@@ -33,7 +34,10 @@ _BACKLOG = 1024
 # File descriptors that are not connections: database, log, listening socket.
 _SPARE_FILES = 100
 
-_HEADER_TIMEOUT_SECONDS = 20.0
+# Bytes in the kernel that are not yet on their way to a client. Without it Linux
+# takes megabytes, hears from a slow reader only when a third of them is gone, and
+# a reader of 40 kB/s looks like one that takes nothing.
+_UNSENT_BYTES = 128 * 1024
 
 
 class CannotListen(Exception):
@@ -94,7 +98,14 @@ class RelayServer(Server):  # type: ignore[misc]
         # Twisted's own log repeats what ours says, with paths in it.
         globalLogBeginner.beginLoggingTo([_twisted_errors], redirectStandardIO=False)
         self.connections: dict[Any, dict[str, Any]] = {}
-        self.http_factory = RelayHttpFactory(self, header_timeout=_HEADER_TIMEOUT_SECONDS)
+        values = settings.CORALMUX
+        self.http_factory = RelayHttpFactory(
+            self,
+            request_timeout=values["REQUEST_TIMEOUT_SECONDS"],
+            files=_file_limit() - _SPARE_FILES,
+            connections=values["MAX_CONNECTIONS"],
+            connections_per_address=values["MAX_CONNECTIONS_PER_ADDRESS"],
+        )
         self.ws_factory = RelayWebSocketFactory(self, server=self.server_name)
         self.ws_factory.setProtocolOptions(
             allowNullOrigin=True, openHandshakeTimeout=5, autoPingInterval=0
@@ -102,6 +113,9 @@ class RelayServer(Server):  # type: ignore[misc]
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)
         self._listener.setblocking(False)
+        with contextlib.suppress(OSError):
+            # Every accepted connection inherits it.
+            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self._port = reactor.adoptStreamPort(
             self._listener.fileno(), self._listener.family, self.http_factory
         )
@@ -185,6 +199,11 @@ def _twisted_errors(event: dict[str, Any]) -> None:
         log.error("twisted", error=failure.type.__name__, detail=str(failure.value))
 
 
+def _file_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def raise_file_limit(connections: int) -> None:
     """Allow as many open files as the system lets us, and say so if that is too few."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -192,7 +211,7 @@ def raise_file_limit(connections: int) -> None:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
-    if soft != resource.RLIM_INFINITY and soft < connections + _SPARE_FILES:
+    if _file_limit() < connections + _SPARE_FILES:
         log.warning(
             "the limit on open files is below the limit on connections; raise `ulimit -n`",
             open_files=soft,

@@ -75,6 +75,7 @@ class Connection:
         "_address",
         "_bytes_in",
         "_bytes_out",
+        "_gave_up",
         "_meeting",
         "_opened_at",
         "_runtime",
@@ -95,6 +96,7 @@ class Connection:
         self._opened_at = time.monotonic()
         self._bytes_in = 0
         self._bytes_out = 0
+        self._gave_up = False
 
     async def run(self) -> None:
         """From the handshake to the end, whoever ends it."""
@@ -283,7 +285,10 @@ class Connection:
             if not stalled:
                 stalled = True
                 self._runtime.metrics.buffer_stalls["slow_reader"] += 1
-            if self.socket.overdue:
+            if self.socket.overdue or self._gave_up:
+                # From now on none waits until one passes: another wait for each mebibyte
+                # that the client has sent already would keep its pings unread for minutes.
+                self._gave_up = True
                 text = "The other side reads too slowly. Not known to be delivered; send it again."
                 self._refuse(session.Refuse(ErrorCode.PEER_OFFLINE, text, action.ref))
                 return
@@ -315,6 +320,7 @@ class Connection:
         """Give the frame to the peer's socket, and count it."""
         if not peer.socket.write(data, self, action.ref):
             return False
+        self._gave_up = False
         size = len(data)
         traffic = self._traffic[action.kind]
         traffic.messages += 1

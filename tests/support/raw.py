@@ -123,4 +123,4 @@ def narrow_socket(url: str) -> socket.socket:
 def narrow_options(url: str) -> dict[str, object]:
     """Options for `connect` and `log_in`: a client that buffers next to nothing,
     so that it is stuck whenever nobody receives from it."""
-    return {"sock": narrow_socket(url), "max_queue": 1}
+    return {"sock": narrow_socket(url), "max_queue": 1, "close_timeout": 0.1}
