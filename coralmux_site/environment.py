@@ -113,6 +113,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("CORALMUX_MAX_CONNECTIONS", 15_000, _positive, "connections", "WebSocket connections in total; one more is closed with 1013."),
     Setting("CORALMUX_MAX_CONNECTIONS_PER_ADDRESS", 500, _positive, "connections", "WebSocket connections per client address; one more is closed with 1013."),
     Setting("CORALMUX_AUTH_TIMEOUT_SECONDS", 10.0, _seconds, "s", "Time for the first message, `auth`; then 4004."),
+    Setting("CORALMUX_REQUEST_TIMEOUT_SECONDS", 20.0, _seconds, "s", "Time for a whole HTTP request to arrive, and between two on one connection; then TCP is cut."),
     Setting("CORALMUX_PING_INTERVAL_SECONDS", 30.0, _seconds, "s", "WebSocket pings to every client."),
     Setting("CORALMUX_SILENCE_TIMEOUT_SECONDS", 60.0, _seconds, "s", "A connection from which no byte came for so long is closed with 4008."),
     Setting("CORALMUX_STALL_TIMEOUT_SECONDS", 30.0, _seconds, "s", "A reader that takes nothing for so long is closed with 4008."),

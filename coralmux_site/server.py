@@ -102,7 +102,7 @@ class RelayServer(Server):  # type: ignore[misc]
         self.http_factory = RelayHttpFactory(
             self,
             request_timeout=values["REQUEST_TIMEOUT_SECONDS"],
-            files=_file_limit() - _SPARE_FILES,
+            files=max(_file_limit() - _SPARE_FILES, _file_limit() // 2),
             connections=values["MAX_CONNECTIONS"],
             connections_per_address=values["MAX_CONNECTIONS_PER_ADDRESS"],
         )

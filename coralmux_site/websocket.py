@@ -6,6 +6,8 @@ and autobahn only hears of the connection's end.
 
 from __future__ import annotations
 
+from collections import Counter
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from daphne.http_protocol import HTTPFactory, WebRequest
@@ -14,7 +16,9 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.web import http
 from zope.interface import implementer
 
+from coralmux.protocol.limits import DISCARD_BYTES
 from coralmux_site.flow import FlowSocket
+from pairing import addresses
 
 if TYPE_CHECKING:
     from coralmux_site.server import RelayServer
@@ -24,6 +28,13 @@ _EARLY_BYTES = 64 * 1024
 
 # HTTP bodies: the largest is an admin form. Twisted spools any size to disk.
 MAX_BODY_BYTES = 64 * 1024
+
+# TCP connections beside the WebSockets: HTTP requests, handshakes and refusals.
+_SPARE_CONNECTIONS = 1_000
+_SPARE_CONNECTIONS_PER_ADDRESS = 100
+
+# Seconds in which a refused client may read the answer before TCP is cut.
+_LINGER_SECONDS = 2.0
 
 
 @implementer(IPullProducer)
@@ -75,6 +86,10 @@ class RelayWebSocket(WebSocketProtocol):  # type: ignore[misc]
             server.protocol_disconnected(self)
             server.flows.discard(self.flow)
             self.flow.lost()
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        self.factory.server_class.http_factory.gone(self.transport)
+        super().connectionLost(reason)
 
     def resumeProducing(self) -> None:  # noqa: N802
         if self.flow is not None and self._open:
@@ -137,35 +152,113 @@ class RelayRequest(WebRequest):  # type: ignore[misc]
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         # None means chunked, which has no size to be refused by.
         if length is None:
-            self._refuse(411, b"Length Required", "Send the body with a Content-Length.")
+            self.channel.refuse(411, "LENGTH_REQUIRED", "Send the body with a Content-Length.")
         elif length > MAX_BODY_BYTES:
-            self._refuse(413, b"Content Too Large", "The body may have at most 65536 bytes.")
-        else:
-            super().gotLength(length)
+            self.channel.refuse(413, "TOO_LARGE", f"A body may have {MAX_BODY_BYTES} bytes.")
+        super().gotLength(length if length is not None and length <= MAX_BODY_BYTES else 0)
 
-    def _refuse(self, status: int, phrase: bytes, message: str) -> None:
-        code = "TOO_LARGE" if status == 413 else "LENGTH_REQUIRED"
+
+class RelayChannel(http.HTTPChannel):  # type: ignore[misc]
+    """One HTTP connection. Each request has so long to arrive, however its bytes drip."""
+
+    _refused = False
+    _discard_left = DISCARD_BYTES
+
+    def connectionMade(self) -> None:  # noqa: N802
+        self.factory.come(self.transport)
+        super().connectionMade()
+
+    def connectionLost(self, reason: Any) -> None:  # noqa: N802
+        self.factory.gone(self.transport)
+        super().connectionLost(reason)
+
+    def resetTimeout(self) -> None:  # noqa: N802
+        """Twisted calls this at every byte; the time is for the whole request."""
+
+    def refuse(self, status: int, code: str, message: str) -> None:
+        """Answer with an error. What the client still sends is read and thrown away
+        for a while, so that it sees the answer instead of a reset."""
+        if self._refused:
+            return
+        self._refused = True
         body = b'{"error":{"code":"%s","message":"%s"}}' % (code.encode(), message.encode())
-        self.channel.transport.write(
+        self.transport.write(
             b"HTTP/1.1 %d %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n"
-            b"Connection: close\r\n\r\n%s" % (status, phrase, len(body), body)
+            b"Connection: close\r\n\r\n%s"
+            % (status, HTTPStatus(status).phrase.encode(), len(body), body)
         )
-        self.channel.loseConnection()
-        super().gotLength(0)
+        self.dataReceived = self.lineReceived = self.rawDataReceived = self._discard
+        self._networkProducer.unregisterProducer()
+        self.transport.loseWriteConnection()
+        self.setTimeout(_LINGER_SECONDS)
+
+    def _discard(self, data: bytes) -> None:
+        self._discard_left -= len(data)
+        if self._discard_left < 0:
+            self.transport.abortConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:  # noqa: N802
+        self.refuse(431, "TOO_LARGE", "The request's head is too large.")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:  # noqa: N802
+        if self._receivedHeaderSize > self.totalHeadersSize:
+            self.lineLengthExceeded(b"")
+        else:
+            self.refuse(400, "INVALID_REQUEST", "Not a valid HTTP request.")
+
+    def _send100Continue(self) -> None:  # noqa: N802
+        if not self._refused:
+            super()._send100Continue()
 
 
 class RelayHttpFactory(HTTPFactory):  # type: ignore[misc]
-    """Refuses TCP connections beyond what the relay's own caps could ever use."""
+    """Refuses TCP connections beyond what the relay's own caps could ever use.
 
-    def __init__(self, server: RelayServer, *, header_timeout: float) -> None:
+    The caps on WebSockets answer with a close code, so they come first; this one
+    is against those who never get as far as to be a WebSocket. It stays below the
+    limit on open files (`files`), so that the database and the log keep theirs.
+    """
+
+    protocol = RelayChannel
+
+    def __init__(
+        self,
+        server: RelayServer,
+        *,
+        request_timeout: float,
+        files: int,
+        connections: int,
+        connections_per_address: int,
+    ) -> None:
         super().__init__(server)
-        # Seconds without a byte until an HTTP connection is dropped.
-        self.timeOut = header_timeout
+        # Seconds for a whole request to arrive, and between two of them.
+        self.timeOut = request_timeout
+        self._most = min(connections + _SPARE_CONNECTIONS, files)
+        self._most_per_address = connections_per_address + _SPARE_CONNECTIONS_PER_ADDRESS
+        self._transports: dict[Any, str] = {}
+        self._by_address: Counter[str] = Counter()
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
+        """None, which closes the connection, where there are too many."""
+        if len(self._transports) >= self._most:
+            return None
+        if self._by_address[
+            addresses.limit_key(addr.host)
+        ] >= self._most_per_address and not addresses.is_trusted_proxy(addr.host):
+            return None
         protocol = super().buildProtocol(addr)
         protocol.requestFactory = RelayRequest
         return protocol
+
+    def come(self, transport: Any) -> None:
+        key = self._transports[transport] = addresses.limit_key(transport.getPeer().host)
+        self._by_address[key] += 1
+
+    def gone(self, transport: Any) -> None:
+        key = self._transports.pop(transport)
+        self._by_address[key] -= 1
+        if not self._by_address[key]:
+            del self._by_address[key]
 
     def log(self, request: http.Request) -> None:
         """No access log: paths hold tokens."""

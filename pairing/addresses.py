@@ -83,8 +83,13 @@ def of_scope(scope: Mapping[str, Any]) -> str:
 
 def from_trusted_proxy(request: HttpRequest) -> bool:
     """Whether the TCP peer of the request is a configured proxy."""
-    peer = _parse(request.META.get("REMOTE_ADDR") or "")
-    return peer is not None and _among(peer, settings.CORALMUX["TRUSTED_PROXIES"])
+    return is_trusted_proxy(request.META.get("REMOTE_ADDR") or "")
+
+
+def is_trusted_proxy(peer: str) -> bool:
+    """Whether the address is that of a configured proxy."""
+    address = _parse(peer)
+    return address is not None and _among(address, settings.CORALMUX["TRUSTED_PROXIES"])
 
 
 def _among(address: Address, networks: Iterable[Network]) -> bool:
