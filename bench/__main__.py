@@ -40,12 +40,6 @@ GOAL = 0.6
 
 LOG_COLUMNS = 160
 
-# Beyond this share of its core the generator sets the rate, not the server.
-BUSY_GENERATOR = 0.95
-
-# Below this share of its core the server was not what the rate hung on.
-FREE_SERVER = 0.85
-
 
 def run_load(server: Running, core: int | None, *, warm_up: float, seconds: float) -> Result:
     """One round on one server; times in seconds. Raises LoadError."""
@@ -109,9 +103,9 @@ def _progress(server: Running, result: Result) -> str:
     )
     if result.server_cpu is not None:
         line += f", server's {result.server_cpu:.0%}"
-    if result.generator_cpu > BUSY_GENERATOR:
+    if result.generator_cpu > report.BUSY_GENERATOR:
         line += "; the generator set the rate, the server can do more"
-    elif result.server_cpu is not None and result.server_cpu < FREE_SERVER:
+    elif report.is_disturbed(result):
         line += "; other work on these cores set the rate, the server can do more"
     return line
 
@@ -163,6 +157,8 @@ def main() -> int:
         f"median of {rounds} x {seconds:g} s"
     )
     console.print(report.table(title, summaries))
+    if warning := report.disturbance(summaries):
+        console.print(warning)
     if not quick:
         server_core, load_core = cores()
         report.write(

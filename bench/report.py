@@ -28,12 +28,19 @@ One message is from an agent's send to its phone's receive. All figures are medi
 over the rounds; a ratio is the median of the rounds' own ratios, because the two runs
 of a round meet the same disturbances. "CPU µs" is the server's time for each message.
 """
+
+# Beyond this share of its core the generator sets the rate, not the server.
+BUSY_GENERATOR = 0.95
+
+# Below this share of its core the server was not what the rate hung on.
+FREE_SERVER = 0.85
+
 COLUMNS = ("server", "messages/s", "range", "p50 µs", "p99 µs", "CPU µs", "ratio")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The rounds of one server. Times in microseconds; `ratio` to the first server."""
+    """The medians of one server's rounds. Times in microseconds; `ratio` is to the first server."""
 
     name: str
     messages_per_second: float
@@ -43,6 +50,8 @@ class Summary:
     p99_us: float
     server_cpu_us: float | None
     ratio: float
+    rounds: int
+    disturbed: int  # rounds in which something else took the server's core
 
     def cells(self) -> tuple[str, ...]:
         return (
@@ -72,6 +81,32 @@ def summarise(name: str, rounds: list[Result], yardstick: list[Result]) -> Summa
             ours.messages_per_second / theirs.messages_per_second
             for ours, theirs in zip(rounds, yardstick, strict=True)
         ),
+        rounds=len(rounds),
+        disturbed=sum(is_disturbed(result) for result in rounds),
+    )
+
+
+def is_disturbed(result: Result) -> bool:
+    """Whether the rate hung on other work on these cores, and not on the server.
+
+    A generator near its limit leaves the server idle too, and is no disturbance.
+    """
+    return (
+        result.server_cpu is not None
+        and result.server_cpu < FREE_SERVER
+        and result.generator_cpu <= BUSY_GENERATOR
+    )
+
+
+def disturbance(summaries: list[Summary]) -> str | None:
+    """A warning for whoever reads the table, or None if the cores were the bench's own."""
+    disturbed = sum(summary.disturbed for summary in summaries)
+    if not disturbed:
+        return None
+    rounds = sum(summary.rounds for summary in summaries)
+    return (
+        f"In {disturbed} of {rounds} runs other work took part of the server's core, so the "
+        "rates are too low; compare CPU µs, and run the bench again on an idle machine."
     )
 
 
@@ -112,6 +147,7 @@ def write(title: str, summaries: list[Summary], *, command: str, machine: str) -
     """Put a run on top of RESULTS.md, below the page's header."""
     rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1))]
     rows += [summary.cells() for summary in summaries]
+    warning = disturbance(summaries)
     section = "\n".join(
         (
             f"\n## {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
@@ -120,6 +156,7 @@ def write(title: str, summaries: list[Summary], *, command: str, machine: str) -
             "",
             f"- Command: `{command}`",
             f"- Machine: {machine}",
+            *([f"- {warning}"] if warning else []),
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",

@@ -271,7 +271,14 @@ def test_results_are_written_newest_first(tmp_path: Path, monkeypatch: pytest.Mo
     assert text.count("| coralmux | 20 | 10-30 |") == 2
 
 
-def _result(rate: float) -> Result:
+def test_a_run_beside_other_work_is_marked_as_such() -> None:
+    alone = report.summarise("coralmux", [_result(1.0, 0.99)], [_result(1.0)])
+    beside = report.summarise("coralmux", [_result(1.0, 0.5)], [_result(1.0)])
+    assert report.disturbance([alone]) is None
+    assert "In 1 of 2 runs" in (report.disturbance([alone, beside]) or "")
+
+
+def _result(rate: float, server_cpu: float | None = None) -> Result:
     return Result(
         pairs=50,
         outstanding=4,
@@ -282,6 +289,6 @@ def _result(rate: float) -> Result:
         p50_us=1.0,
         p99_us=2.0,
         server_cpu_us=None,
-        server_cpu=None,
+        server_cpu=server_cpu,
         generator_cpu=0.5,
     )
