@@ -10,6 +10,7 @@ from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+from autobahn.websocket.types import ConnectionDeny
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 from twisted.internet.interfaces import IPullProducer
@@ -47,12 +48,17 @@ class RelayWebSocket(WebSocketProtocol):  # type: ignore[misc]
         self.flow: FlowSocket | Any = None
         self.data = b""
         self._open = False
+        # Whether the handshake's answer is on its way, which Twisted writes in its own time.
+        self._answered = False
         self._early: list[bytes] = []
         self._early_bytes = 0
 
     # Twisted and autobahn call these
 
     def onConnect(self, request: Any) -> Any:  # noqa: N802
+        if not request.headers.get("sec-websocket-protocol", "").isascii():
+            # Daphne would print a traceback for it.
+            raise ConnectionDeny(ConnectionDeny.BAD_REQUEST, "Bad Request")
         self.flow = FlowSocket(self, self.factory.server_class.flow_timers)
         return super().onConnect(request)
 
@@ -93,6 +99,7 @@ class RelayWebSocket(WebSocketProtocol):  # type: ignore[misc]
 
     def resumeProducing(self) -> None:  # noqa: N802
         if self.flow is not None and self._open:
+            self._answered = True
             self.flow.written()
 
     def stopProducing(self) -> None:  # noqa: N802
@@ -111,7 +118,7 @@ class RelayWebSocket(WebSocketProtocol):  # type: ignore[misc]
 
     def send_now(self, pieces: list[bytes | bytearray | memoryview]) -> int:
         transport = self.transport
-        if not transport.connected or transport.disconnecting:
+        if not transport.connected or transport.disconnecting or not self._answered:
             return 0
         try:
             if len(pieces) == 1:

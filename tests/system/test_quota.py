@@ -212,6 +212,7 @@ async def test_retry_after_ms_of_a_quota_is_true_at_the_end_of_the_utc_day_or_mo
         async with pair(relay.url, token) as (phone, agent):
             await phone.send_raw(frame("chat.send", 500))
             await agent.receive()
+            assert await phone.barrier() == []
             move_clock(relay.directory, end_of_next_month() - timedelta(seconds=4))
             # In that day and month nothing was used so far.
             await phone.send_raw(frame("chat.send", 500))
