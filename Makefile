@@ -7,7 +7,7 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-quick style format types imports bench fuzz clean
+.PHONY: help install parts run test test-quick style format types imports bench fuzz clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,7 +31,11 @@ install: $(VENV)/.dev  ## set up .venv for running and testing
 run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
 	@exec $(BIN)/coralmux-relay -addr $(ADDR) -state-dir $(STATE) -make-admin-key
 
-test: install style types imports  ## everything
+# Quiet, and without the network, where nothing is missing.
+parts: install  ## what real parts the tests lack (Chromium), where root can apt-get them
+	@$(BIN)/python -m tests.support.parts
+
+test: install style types imports parts  ## everything
 	$(BIN)/python -m pytest
 
 test-quick: install  ## what runs in under three minutes

@@ -177,12 +177,14 @@ class RelayProcess:
                 return float(row.rsplit(" ", 1)[1])
         return 0.0
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def manage(
+        self, *arguments: str, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run manage.py on the same state, as an operator would beside the relay."""
         root = Path(__file__).parents[2]
         return subprocess.run(
             [sys.executable, str(root / "manage.py"), *arguments],
-            env=self.env,
+            env={**self.env, **(env or {})},
             cwd=self.directory,
             capture_output=True,
             text=True,
