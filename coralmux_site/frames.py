@@ -187,9 +187,10 @@ class FrameReader:
             return self._frame(apply_mask(buffer[body_at:end], mask), final)
         if length < _ASSEMBLE_BYTES:
             return None
-        # calloc'd, so that a header alone does not make the process pay for its body.
-        self._body = bytearray(length)
-        self._body_length = 0
+        # It grows with what arrives: a header alone must not make the process pay for
+        # its body, and bytearray(length) would write zeros to all of it.
+        self._body = bytearray()
+        self._body_length = length
         self._body_mask = mask
         self._body_final = final
         self._position = body_at
@@ -202,16 +203,15 @@ class FrameReader:
     def _fill_body(self) -> Event | _Silent | None:
         body = self._body
         assert body is not None
-        at = self._body_length
-        chunk = self._buffer[self._position : self._position + len(body) - at]
+        at = len(body)
+        chunk = self._buffer[self._position : self._position + self._body_length - at]
         if not chunk:
             return None
         turn = at & 3
         mask = self._body_mask[turn:] + self._body_mask[:turn]
-        body[at : at + len(chunk)] = apply_mask(chunk, mask)
+        body += apply_mask(chunk, mask)
         self._position += len(chunk)
-        self._body_length = at + len(chunk)
-        if self._body_length < len(body):
+        if len(body) < self._body_length:
             return None
         self._body = None
         return self._frame(body, self._body_final)

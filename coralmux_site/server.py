@@ -108,7 +108,7 @@ class RelayServer(Server):  # type: ignore[misc]
         )
         self.ws_factory = RelayWebSocketFactory(self, server=self.server_name)
         self.ws_factory.setProtocolOptions(
-            allowNullOrigin=True, openHandshakeTimeout=5, autoPingInterval=0
+            allowNullOrigin=True, openHandshakeTimeout=5, autoPingInterval=0, versions=[13]
         )
         loop = reactor._asyncioEventloop
         asyncio.set_event_loop(loop)

@@ -315,6 +315,18 @@ def test_never_more_than_the_limit_is_held(stream: list[bytes]) -> None:
         tracemalloc.stop()
 
 
+def test_a_header_alone_costs_nothing() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        reader = FrameReader(5 * MIB)
+        reader.feed(header(0x81, 5 * MIB) + b"x" * 1000)
+        assert reader.next() is None
+        assert tracemalloc.get_traced_memory()[0] - before < 20_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_many_large_fragments_in_one_read_do_not_exhaust_the_stack() -> None:
     fragments = [serialize(Frame(Opcode.TEXT, b"a" * 512, fin=False))]
     fragments += [serialize(Frame(Opcode.CONT, b"a" * 512, fin=False))] * 5000
