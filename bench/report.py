@@ -24,8 +24,8 @@ Newest first, each written by one run of the command that it names. The servers 
 a run share its machine, its core and its minute, so compare the lines of one table,
 and ratios between tables; messages/s of two tables only where the machine is the same.
 
-One message is from an agent's send to its phone's receive. All figures are medians
-over the rounds; a ratio is the median of the rounds' own ratios, because the two runs
+Latency is from an agent's send to its phone's receive. All figures are medians over
+the rounds; a ratio is the median of the rounds' own ratios, because the two runs
 of a round meet the same disturbances. "CPU µs" is the server's time for each message.
 """
 
