@@ -163,12 +163,13 @@ class RelayServer(Server):  # type: ignore[misc]
         log.info("draining", connections=len(self.flows))
         await defer.maybeDeferred(self._port.stopListening).asFuture(asyncio.get_running_loop())
         seconds = self.flow_timers.drain
+        ends_at = time.monotonic() + seconds
         for flow in tuple(self.flows):
             flow.stop_reading()
         await self._until(lambda: all(flow.idle for flow in self.flows), seconds / 2)
         for flow in tuple(self.flows):
             flow.close(CloseCode.RESTARTING)
-        await self._until(lambda: not self.flows, seconds)
+        await self._until(lambda: not self.flows, ends_at - time.monotonic())
         for flow in tuple(self.flows):
             flow.cut_off()
         await self._until(lambda: not self._runtime.sockets, 1.0)
