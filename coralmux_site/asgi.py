@@ -18,6 +18,7 @@ from relay.consumers import RelayConsumer  # noqa: E402
 from relay.runtime import runtime  # noqa: E402
 
 logs.redact_daphne_access_log()
+logs.redact_uvicorn_access_log()
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

@@ -85,6 +85,18 @@ def _without_django_objects(
     return event
 
 
+def redact_uvicorn_access_log() -> None:
+    """Cut tokens out of the access log of uvicorn, which has handlers of its own."""
+    logging.getLogger("uvicorn.access").addFilter(_redact_arguments)
+
+
+def _redact_arguments(record: logging.LogRecord) -> bool:
+    # uvicorn's formatter takes the arguments apart, so they stay as many as they are.
+    if isinstance(record.args, tuple):
+        record.args = tuple(redact(a) if isinstance(a, str) else a for a in record.args)
+    return True
+
+
 def redact_daphne_access_log() -> None:
     """Cut tokens out of the access log that plain `daphne` writes to standard output.
 

@@ -270,13 +270,18 @@ class AsgiSocket(Socket):
             await self._outgoing.wait()
 
     async def _send_close(self, code: CloseCode) -> None:
-        try:
-            async with asyncio.timeout(self._close_timeout):
-                await self._send(
-                    {"type": "websocket.close", "code": int(code), "reason": REASONS[code]}
-                )
-        except Exception:  # the connection is gone already
-            return
+        # Daphne refuses to send the codes between 1000 and 3000, and would leave the
+        # connection open; so 1007 becomes 4007 there, and so on.
+        for sent in (int(code), int(code) + 3000):
+            try:
+                async with asyncio.timeout(self._close_timeout):
+                    await self._send(
+                        {"type": "websocket.close", "code": sent, "reason": REASONS[code]}
+                    )
+                return
+            except Exception:  # refused, or the connection is gone already
+                if not CloseCode.NORMAL < sent < 3000:
+                    return
 
     def _lost(self, code: int) -> None:
         self.close_code = self.close_code or code

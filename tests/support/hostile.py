@@ -29,24 +29,24 @@ async def nobody_else_notices(relay: RelayProcess) -> AsyncIterator[tuple[Client
     await works(relay)
 
 
-async def works(relay: RelayProcess) -> None:
-    """The process lives, and a fresh pair meets and talks."""
+async def works(relay: RelayProcess, *, faults: str = r"Traceback|\[error|\[critical") -> None:
+    """The process lives, a fresh pair meets and talks, and no fault was printed."""
     assert relay.process.poll() is None, relay.output[-2000:]
     async with pair(relay.url, relay.token()) as (phone, agent):
         await _talk(phone, agent)
-    assert not (fault := _new_fault(relay)), fault
+    assert not (fault := _new_fault(relay, faults)), fault
 
 
 # Where in its output each relay's faults were looked for already.
 _searched: dict[RelayProcess, int] = {}
 
 
-def _new_fault(relay: RelayProcess) -> str:
-    """The first traceback or error that the relay has printed since the last call."""
+def _new_fault(relay: RelayProcess, faults: str) -> str:
+    """The first fault that the relay has printed since the last call."""
     output = relay.output
     new = output[_searched.get(relay, 0) :]
     _searched[relay] = len(output)
-    found = re.search(r"Traceback|\[error|\[critical|never awaited|never retrieved", new)
+    found = re.search(faults, new)
     return new[max(0, found.start() - 500) : found.start() + 3000] if found else ""
 
 
@@ -66,6 +66,13 @@ async def raw_log_in(
         await client.send(json.dumps({"type": "auth", "payload": {"token": token, "role": role}}))
         assert json.loads(await client.read_text())["type"] == "auth.ok"
         yield client
+
+
+async def drain(client: RawClient) -> None:
+    """Read and forget, until cancelled or closed."""
+    with contextlib.suppress(ConnectionError):
+        while await client.reader.read(65536):
+            pass
 
 
 @contextlib.asynccontextmanager
