@@ -4,10 +4,7 @@ Input. Frames are parsed as they arrive and queue up to the high-water mark;
 beyond it the transport is paused and the unread remainder kept. Control frames
 are answered as they are parsed, so a slowed client still gets its pongs.
 
-Output. A frame goes straight to the kernel if nothing is queued before it.
-What the kernel does not take stays in our queue, with its sender, so that when
-the connection ends we know which frames were not written. Twisted only ever
-holds one small piece, as a means to be told when the socket is writable again.
+Output. See outbox.py.
 
 End. Every end that is ours sends a close frame behind the queue. Then the
 client's close frame is awaited, or, where its bytes can no longer be parsed,
@@ -31,13 +28,13 @@ from coralmux.protocol.limits import (
 )
 from coralmux_site import frames
 from coralmux_site.frames import Closing, FrameReader, Oversize, Ping, ProtocolViolation
+from coralmux_site.outbox import Outbox, Writer
 from relay.limits import TokenBucket
 from relay.sockets import Data, Disconnected, Origin, Socket, TooLarge
 
-# What a queued message costs beside its bytes, so that a million empty ones are
-# not counted as nothing. In the output it has its sender and its ref with it.
+# What a message that waits costs beside its bytes, so that a million empty ones are
+# not counted as nothing.
 _OVERHEAD_BYTES = 64
-_OUTGOING_OVERHEAD_BYTES = 256
 
 # Whoever forwards asks `full` first, so a queue above this and one message is made
 # of the relay's own words, to a client that takes them drop by drop.
@@ -51,27 +48,12 @@ _ODD_BURST = 2_000.0
 # Messages that one connection may handle before the others get their turn.
 _TURN_MESSAGES = 64
 
-# The piece given to Twisted to learn when the socket is writable again.
-_PROBE_BYTES = 4 * 1024
-
-# Small frames are written together up to so many bytes.
-_GATHER_BYTES = 64 * 1024
-
 # Above this size a header is not copied together with its payload.
 _JOIN_BYTES = 16 * 1024
 
 
-Piece = bytes | bytearray | memoryview
-
-
-class Transport(Protocol):
+class Transport(Writer, Protocol):
     """What the flow needs of a TCP connection."""
-
-    def send_now(self, pieces: list[Piece]) -> int:
-        """Bytes that the kernel took, without waiting."""
-
-    def send_later(self, data: bytes) -> None:
-        """Write, and call `FlowSocket.written` when it is all in the kernel."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
@@ -97,22 +79,6 @@ class FlowTimers:
     drain: float
 
 
-class _Outgoing:
-    """A piece of a frame that waits. `begun`: some of it is out; `continues`: it is the
-    payload to the header before it. The last piece of a frame knows the sender."""
-
-    __slots__ = ("begun", "continues", "origin", "ref", "view")
-
-    def __init__(
-        self, view: Piece, origin: Origin | None, ref: str, *, begun: bool, continues: bool
-    ) -> None:
-        self.view = view
-        self.origin = origin
-        self.ref = ref
-        self.begun = begun
-        self.continues = continues
-
-
 class FlowSocket(Socket):
     """One WebSocket of our own server. All times are of time.monotonic()."""
 
@@ -123,8 +89,6 @@ class FlowSocket(Socket):
         "_discard_left",
         "_discarding",
         "_finish_when_written",
-        "_full",
-        "_handed",
         "_heard_at",
         "_inbox",
         "_inbox_bytes",
@@ -132,13 +96,11 @@ class FlowSocket(Socket):
         "_lost",
         "_odd",
         "_odd_resume_at",
+        "_outbox",
         "_overdue",
         "_paused_at",
         "_paused_by_inbox",
         "_pinged_at",
-        "_progress_at",
-        "_queue",
-        "_queued_bytes",
         "_reader",
         "_reading_stopped",
         "_receiver",
@@ -172,11 +134,7 @@ class FlowSocket(Socket):
         self._heard_at = now
         self._pinged_at = now
         # Output
-        self._queue: deque[_Outgoing] = deque()
-        self._queued_bytes = 0
-        self._handed = 0
-        self._full = False
-        self._progress_at = now
+        self._outbox = Outbox(transport, on_drained=self.wake, on_empty=self._written_out)
         self._unanswered: Ping | None = None
         # End
         self._deadline = 0.0
@@ -219,21 +177,21 @@ class FlowSocket(Socket):
     def write(self, data: Data, origin: Origin | None = None, ref: str = "") -> bool:
         if self.close_code:
             return False
-        if self._queued_bytes > _MOST_QUEUED_BYTES + self.max_message_bytes:
+        if self._outbox.queued_bytes > _MOST_QUEUED_BYTES + self.max_message_bytes:
             self.close(CloseCode.TOO_SLOW, discard=True)
             return False
         payload = data.encode() if isinstance(data, str) else data
         size = len(payload)
         header = frames.text_header(size)
         if size <= _JOIN_BYTES:
-            self._put([header + payload], origin, ref)
+            self._outbox.put([header + payload], origin, ref)
         else:
-            self._put([header, payload], origin, ref)
+            self._outbox.put([header, payload], origin, ref)
         return True
 
     @property
     def full(self) -> bool:
-        return self._full
+        return self._outbox.full
 
     @property
     def idle(self) -> bool:
@@ -272,10 +230,7 @@ class FlowSocket(Socket):
 
     def written(self) -> None:
         """Twisted has written all that it was given."""
-        handed, self._handed = self._handed, 0
-        if handed:
-            self._advance(handed)
-            self._flush()
+        if self._outbox.written():
             self._answer_ping()
 
     def cut_off(self) -> None:
@@ -286,8 +241,7 @@ class FlowSocket(Socket):
         """The TCP connection is gone: what was not written is not delivered."""
         self._lost = True
         self.close_code = self.close_code or 1006
-        self._handed = 0
-        self._drop(keep_begun=False)
+        self._outbox.drop(keep_begun=False)
         self._wake_receiver()
         self.wake()
 
@@ -302,15 +256,15 @@ class FlowSocket(Socket):
             return
         if self._paused_at:
             self._tick_paused(now)
-        elif not self._queue and now - self._heard_at >= timers.silence:
+        elif not self._outbox and now - self._heard_at >= timers.silence:
             self.close(CloseCode.TOO_SLOW, discard=True)
             return
-        if self._queue and now - self._progress_at >= timers.stall:
+        if self._outbox and now - self._outbox.progress_at >= timers.stall:
             self.close(CloseCode.TOO_SLOW, discard=True)
             return
         if now - self._pinged_at >= timers.ping:
             self._pinged_at = now
-            self._put([frames.ping_frame()])
+            self._outbox.put([frames.ping_frame()])
         if (oversize := self._reader.head_so_far()) is not None:
             self._refuse_oversize(oversize)
             self._wake_receiver()
@@ -409,9 +363,9 @@ class FlowSocket(Socket):
     def _answer_ping(self) -> None:
         """Only the latest ping needs an answer (RFC 6455, section 5.5.3), and none
         while the output is full, or pongs that nobody reads would pile up."""
-        if self._unanswered is not None and not self._full and not self.close_code:
+        if self._unanswered is not None and not self._outbox.full and not self.close_code:
             ping, self._unanswered = self._unanswered, None
-            self._put([frames.pong_frame(ping.payload)])
+            self._outbox.put([frames.pong_frame(ping.payload)])
 
     def _wake_receiver(self) -> None:
         receiver, self._receiver = self._receiver, None
@@ -420,119 +374,24 @@ class FlowSocket(Socket):
 
     # Output
 
-    def _put(
-        self,
-        pieces: list[Piece],
-        origin: Origin | None = None,
-        ref: str = "",
-    ) -> None:
-        """Write a frame, or queue what the kernel does not take."""
-        sent = 0
-        if not self._queue:
-            sent = self._transport.send_now(pieces)
-            if sent == sum(map(len, pieces)):
-                return
-            self._progress_at = time.monotonic()
-        for piece in pieces:
-            size = len(piece)
-            if sent >= size:
-                sent -= size
-                continue
-            # Whole pieces stay as they are: a view costs more than a short message.
-            view = memoryview(piece)[sent:] if sent else piece
-            last = piece is pieces[-1]
-            self._queue.append(
-                _Outgoing(
-                    view,
-                    origin if last else None,
-                    ref if last else "",
-                    begun=sent > 0,
-                    continues=piece is not pieces[0],
-                )
-            )
-            self._queued_bytes += len(view) + _OUTGOING_OVERHEAD_BYTES
-            sent = 0
-        if self._queued_bytes > HIGH_WATER_BYTES:
-            self._full = True
-        if not self._handed:
-            self._probe()
-
-    def _probe(self) -> None:
-        piece = bytes(self._queue[0].view[:_PROBE_BYTES])
-        self._queue[0].begun = True
-        self._handed = len(piece)
-        self._transport.send_later(piece)
-
-    def _flush(self) -> None:
-        while self._queue:
-            pieces = self._gather()
-            sent = self._transport.send_now(pieces)
-            self._advance(sent)
-            if sent < sum(map(len, pieces)):
-                if self._queue:
-                    self._probe()
-                return
+    def _written_out(self) -> None:
+        """Nothing is queued any more."""
         if self._finish_when_written:
             self._transport.finish()
         elif self.close_code and self._discarding:
             self._transport.end_output()
 
-    def _gather(self) -> list[Piece]:
-        pieces: list[Piece] = []
-        size = 0
-        for outgoing in self._queue:
-            pieces.append(outgoing.view)
-            size += len(outgoing.view)
-            if size >= _GATHER_BYTES or len(pieces) >= 256:
-                break
-        return pieces
-
-    def _advance(self, sent: int) -> None:
-        if not sent:
-            return
-        self._progress_at = time.monotonic()
-        self._queued_bytes -= sent
-        while sent:
-            head = self._queue[0]
-            size = len(head.view)
-            if sent < size:
-                head.view = memoryview(head.view)[sent:]
-                head.begun = True
-                break
-            sent -= size
-            self._queue.popleft()
-            self._queued_bytes -= _OUTGOING_OVERHEAD_BYTES
-        if self._full and self._queued_bytes <= LOW_WATER_BYTES:
-            self._full = False
-            self.wake()
-
-    def _drop(self, *, keep_begun: bool) -> None:
-        """Empty the queue; the senders of what is dropped hear of it, in order."""
-        kept: deque[_Outgoing] = deque()
-        dropped: list[_Outgoing] = []
-        keep = keep_begun
-        for outgoing in self._queue:
-            # A frame that is partly out must go out whole, or no close frame could follow.
-            keep = keep_begun and (outgoing.begun or (outgoing.continues and keep))
-            (kept if keep else dropped).append(outgoing)
-        self._queue = kept
-        self._queued_bytes = sum(len(item.view) + _OUTGOING_OVERHEAD_BYTES for item in kept)
-        self._full = False
-        for outgoing in dropped:
-            if outgoing.origin is not None:
-                outgoing.origin.undelivered(outgoing.ref)
-
     # The end
 
     def _end(self, code: int, close_frame: bytes, *, discard: bool) -> None:
         self.close_code = code
-        seconds = self._timers.close if discard or not self._queue else self._timers.drain
+        seconds = self._timers.close if discard or not self._outbox else self._timers.drain
         self._deadline = time.monotonic() + seconds
         if discard:
-            self._drop(keep_begun=True)
+            self._outbox.drop(keep_begun=True)
         if self._accepted:
-            self._put([close_frame])
-            if not self._queue and self._discarding:
+            self._outbox.put([close_frame])
+            if not self._outbox and self._discarding:
                 self._transport.end_output()
         self._wake_receiver()
         self.wake()
@@ -550,5 +409,5 @@ class FlowSocket(Socket):
             self._end(code, frames.close_frame(echo), discard=True)
         self._discarding = True
         self._finish_when_written = True
-        if not self._queue:
+        if not self._outbox:
             self._transport.finish()

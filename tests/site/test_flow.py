@@ -4,6 +4,7 @@ as a test wants, and takes what it takes piece by piece."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import tracemalloc
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -18,7 +19,7 @@ from websockets.protocol import Protocol, Side, State
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux.protocol.limits import HIGH_WATER_BYTES, LOW_WATER_BYTES, MAX_MESSAGE_BYTES
-from coralmux_site import flow
+from coralmux_site import flow, outbox
 from coralmux_site.flow import FlowSocket, FlowTimers
 from relay.sockets import Data, Disconnected, TooLarge
 
@@ -142,15 +143,10 @@ def control(opcode: Opcode, payload: bytes = b"") -> bytes:
 
 # Numbers small enough for a machine to reach every edge of them.
 HIGH, LOW = 10_000, 5_000
+WATER = {"HIGH_WATER_BYTES": HIGH, "LOW_WATER_BYTES": LOW, "_OVERHEAD_BYTES": 8}
 SMALL = {
-    "HIGH_WATER_BYTES": HIGH,
-    "LOW_WATER_BYTES": LOW,
-    "_MOST_QUEUED_BYTES": 4 * HIGH,
-    "_PROBE_BYTES": 100,
-    "_JOIN_BYTES": 500,
-    "_GATHER_BYTES": 2_000,
-    "_OVERHEAD_BYTES": 8,
-    "_OUTGOING_OVERHEAD_BYTES": 8,
+    flow: {**WATER, "_MOST_QUEUED_BYTES": 4 * HIGH, "_JOIN_BYTES": 500},
+    outbox: {**WATER, "_PROBE_BYTES": 100, "_GATHER_BYTES": 2_000},
 }
 BIGGEST = 8_000
 sizes = st.one_of(st.integers(8, 40), st.integers(8, BIGGEST))
@@ -161,8 +157,9 @@ class FlowMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patches = mock.patch.multiple(flow, **SMALL)
-        self.patches.start()
+        self.patches = contextlib.ExitStack()
+        for module, numbers in SMALL.items():
+            self.patches.enter_context(mock.patch.multiple(module, **numbers))
         self.socket, self.transport = open_socket()
         self.sender = Sender()
         self.accepted: dict[str, bytes] = {}
@@ -315,7 +312,7 @@ class FlowMachine(RuleBasedStateMachine):
     def the_latest_ping_is_answered(self) -> None:
         if self.transport.paused or self.socket.full or self.ended or not self.pings:
             return
-        waiting = b"".join(bytes(item.view) for item in self.socket._queue)
+        waiting = self.socket._outbox.waiting()
         begun = self.transport.wire[-len(self.pings[-1]) :] if waiting else b""
         answered = self.transport.data(Opcode.PONG)
         assert self.pings[-1] in answered or self.pings[-1] in begun + waiting
@@ -324,7 +321,7 @@ class FlowMachine(RuleBasedStateMachine):
         try:
             self.finish_everything()
         finally:
-            self.patches.stop()
+            self.patches.close()
 
     def finish_everything(self) -> None:
         """Drain the input, then lose the connection: every frame has one fate."""
@@ -401,10 +398,10 @@ def test_pongs_do_not_pile_up_behind_a_reader_that_takes_nothing() -> None:
     socket, transport = open_socket()
     while not socket.full:
         socket.write(b"x" * 1000)
-    queued = socket._queued_bytes
+    queued = socket._outbox.queued_bytes
     for n in range(1000):
         socket.received(control(Opcode.PING, b"%d" % n))
-    assert socket._queued_bytes == queued
+    assert socket._outbox.queued_bytes == queued
     transport.drain(2 * HIGH_WATER_BYTES)
     assert transport.data(Opcode.PONG) == [b"999"]
 
@@ -512,7 +509,7 @@ async def test_receive_waits_and_is_woken() -> None:
 def test_silence_and_stall_close_with_4008(readable: bool) -> None:
     socket, transport = open_socket(room=1000 if readable else 0)
     socket.write(b"hello")
-    begun = max(socket._heard_at, socket._progress_at)
+    begun = max(socket._heard_at, socket._outbox.progress_at)
     after = TIMERS.silence if readable else TIMERS.stall
     socket.tick(begun + after - 1)
     assert not socket.close_code
