@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux.protocol.types import Role
@@ -35,9 +35,15 @@ log = structlog.get_logger("relay")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Token ids and roles that have logged in since the last flush.
+Seen = set[tuple[int, Role]]
+
 # Revocations are looked for a little into the past: a transaction that began
 # before the last look may have committed after it.
 _WATCH_OVERLAP = timedelta(seconds=5)
+# How long the last write waits for another process that holds SQLite's write lock.
+_LAST_WAIT_MS = 2000
+
 _HOUSEKEEPING_SECONDS = 3600.0
 _FORGET_SECONDS = 60.0
 _KEEP_REVOKED = timedelta(days=30)
@@ -77,11 +83,12 @@ class Runtime:
         self.draining = False
         self.sockets = 0
         self._sockets_by_address: Counter[str] = Counter()
-        self._seen: set[tuple[int, Role]] = set()
+        self._seen: Seen = set()
         self._logins = ThreadPoolExecutor(2, "login")
         self._writes = ThreadPoolExecutor(1, "flush")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._flushing: asyncio.Task[None] | None = None
 
     # Life cycle
 
@@ -111,7 +118,11 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         self._loop = None
-        await self._in_thread(self._writes, self.flush)
+        if self._flushing is not None:
+            # Under way when the flushing task ended; if it fails, its rows come back.
+            await self._flushing
+        await self._write_pending(_write_at_the_end)
+        atexit.unregister(self.flush)
 
     # Connections
 
@@ -170,34 +181,37 @@ class Runtime:
     # Background work
 
     def flush(self) -> None:
-        """Write pending usage and last-seen times; keep them if the database is down."""
-        rows = self.book.take()
-        seen, self._seen = self._seen, set()
+        """Write what is pending, where a server ends without `stop` (plain Daphne)."""
+        rows, seen = self._take()
         try:
-            if rows:
-                services.record_usage(rows)
-            for token_id, role in seen:
-                services.seen(token_id=token_id, role=role)
+            _write(rows, seen)
         except DatabaseError as error:
-            self.book.give_back(rows)
-            self._seen |= seen
-            log.error("usage not written", error=type(error).__name__, rows=len(rows))
-            connection.close()
+            self._give_back(rows, seen, error)
 
     async def _flush_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self.timers.flush)
-            # Taken in the loop's thread, where counting happens; written in the other.
-            rows = self.book.take()
-            seen, self._seen = self._seen, set()
-            if not rows and not seen:
-                continue
-            try:
-                await self._in_thread(self._writes, _write, rows, seen)
-            except DatabaseError as error:
-                self.book.give_back(rows)
-                self._seen |= seen
-                log.error("usage not written", error=type(error).__name__, rows=len(rows))
+            self._flushing = asyncio.ensure_future(self._write_pending(_write))
+            await asyncio.shield(self._flushing)
+
+    async def _write_pending(self, write: Callable[[list[services.UsageRow], Seen], None]) -> None:
+        # Taken and given back in the loop's thread, where counting happens.
+        rows, seen = self._take()
+        if not rows and not seen:
+            return
+        try:
+            await self._in_thread(self._writes, write, rows, seen)
+        except DatabaseError as error:
+            self._give_back(rows, seen, error)
+
+    def _take(self) -> tuple[list[services.UsageRow], Seen]:
+        seen, self._seen = self._seen, set()
+        return self.book.take(), seen
+
+    def _give_back(self, rows: list[services.UsageRow], seen: Seen, error: DatabaseError) -> None:
+        self.book.give_back(rows)
+        self._seen |= seen
+        log.error("usage not written", error=type(error).__name__, rows=len(rows))
 
     async def _watch_for_ever(self) -> None:
         """Learn of revocations and limits changed by other processes (manage.py)."""
@@ -242,11 +256,20 @@ class Runtime:
         return await loop.run_in_executor(executor, partial(_with_database, work, *args, **kwargs))
 
 
-def _write(rows: list[services.UsageRow], seen: set[tuple[int, Role]]) -> None:
-    if rows:
+def _write(rows: list[services.UsageRow], seen: Seen) -> None:
+    # All or nothing: what is given back after a failure is written again.
+    with transaction.atomic():
         services.record_usage(rows)
-    for token_id, role in seen:
-        services.seen(token_id=token_id, role=role)
+        for token_id, role in seen:
+            services.seen(token_id=token_id, role=role)
+
+
+def _write_at_the_end(rows: list[services.UsageRow], seen: Seen) -> None:
+    """The same with less patience: whoever stops the process waits for it."""
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"PRAGMA busy_timeout = {_LAST_WAIT_MS}")
+    _write(rows, seen)
 
 
 def _with_database(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
