@@ -19,3 +19,4 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     finally:
         process.stop()
     process.check_output()
+    assert "Traceback" not in process.output, process.output
