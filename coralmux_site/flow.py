@@ -46,7 +46,7 @@ _ODD_PER_SECOND = 500.0
 _ODD_BURST = 2_000.0
 
 # Messages that one connection may handle before the others get their turn.
-_TURN_MESSAGES = 64
+_TURN_MESSAGES = 16
 
 # Above this size a header is not copied together with its payload.
 _JOIN_BYTES = 16 * 1024

@@ -23,7 +23,12 @@ from twisted.logger import globalLogBeginner
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux_site.flow import FlowSocket, FlowTimers
-from coralmux_site.websocket import RelayHttpFactory, RelayWebSocket, RelayWebSocketFactory
+from coralmux_site.websocket import (
+    RelayHttpFactory,
+    RelayTransport,
+    RelayWebSocket,
+    RelayWebSocketFactory,
+)
 from relay.runtime import Runtime
 
 log = structlog.get_logger("relay.server")
@@ -119,6 +124,7 @@ class RelayServer(Server):  # type: ignore[misc]
         self._port = reactor.adoptStreamPort(
             self._listener.fileno(), self._listener.family, self.http_factory
         )
+        self._port.transport = RelayTransport
         self._listener.close()
         reactor.callLater(1, self.application_checker)
         reactor.callLater(2, self.timeout_checker)
@@ -149,7 +155,12 @@ class RelayServer(Server):  # type: ignore[misc]
             await asyncio.sleep(period)
             now = time.monotonic()
             for flow in tuple(self.flows):
-                flow.tick(now)
+                try:
+                    flow.tick(now)
+                except Exception:
+                    # The fault of one must not stop the clock of all.
+                    log.exception("timers failed")
+                    flow.cut_off()
 
     # The end
 

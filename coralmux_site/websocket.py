@@ -6,6 +6,7 @@ and autobahn only hears of the connection's end.
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from autobahn.websocket.types import ConnectionDeny
 from daphne.http_protocol import HTTPFactory, WebRequest
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
+from twisted.internet import main, tcp
 from twisted.internet.interfaces import IPullProducer
 from twisted.web import http
 from zope.interface import implementer
@@ -36,6 +38,21 @@ _SPARE_CONNECTIONS_PER_ADDRESS = 100
 
 # Seconds in which a refused client may read the answer before TCP is cut.
 _LINGER_SECONDS = 2.0
+
+
+class RelayTransport(tcp.Server):  # type: ignore[misc]
+    """A TCP connection that notices a reset which came together with data.
+
+    uvloop tells of a reset once, as something to read. If there was data to read,
+    nobody hears of the socket again, and Twisted would wait for ever.
+    """
+
+    def doRead(self) -> Any:  # noqa: N802
+        lost = super().doRead()
+        if lost is None and self.connected:
+            reset = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return main.CONNECTION_LOST if reset else None
+        return lost
 
 
 @implementer(IPullProducer)

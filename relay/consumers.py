@@ -248,6 +248,7 @@ class Connection:
                 peer = self._peer()
                 if peer is None or peer.socket.full or not self._hand_over(peer, data, action):
                     await self._forward_slowly(peer, data, action)
+                    await asyncio.sleep(0)
             elif isinstance(action, session.Close):
                 self._close(action)
                 return
@@ -256,6 +257,9 @@ class Connection:
             else:
                 assert isinstance(action, session.Refuse)
                 self._refuse(action)
+                # One at a time, and others between: refusing takes longer than
+                # forwarding, and who is refused is in no hurry.
+                await asyncio.sleep(0)
             if self.socket.full:
                 # Its own answers pile up: nothing more is read until it takes them.
                 await self._until_own_socket_drains()

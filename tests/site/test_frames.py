@@ -219,7 +219,7 @@ def test_accepts_and_refuses_what_the_websockets_library_does(data: bytes, at: l
     if str(oracle.parser_exc) == "incomplete fragmented message":
         # It wants no close frame inside a message; the RFC allows control frames there.
         assert end == "closing"
-        assert ours == theirs
+        assert ours[:-1] == theirs
     elif oracle.parser_exc is not None:
         assert refused
         assert ours == theirs

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import re
+import statistics
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -96,6 +97,10 @@ async def http_answer(relay: RelayProcess, request: bytes, *, within: float = SO
 class RoundTrips:
     seconds: list[float] = field(default_factory=list)
     most_memory: int = 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
 
     @property
     def p99(self) -> float:

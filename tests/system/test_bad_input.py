@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import struct
 import time
 
@@ -26,6 +27,7 @@ from tests.support.raw import (
     header,
     raw_connect,
 )
+from tests.support.waiting import eventually
 
 MASK = b"\0\0\0\0"
 
@@ -362,3 +364,33 @@ async def test_resets_in_the_middle_of_everything_disturb_nobody(relay: RelayPro
                 )
             client = RawClient(*await asyncio.open_connection("127.0.0.1", relay.port))
             client.abort()
+
+
+async def test_a_reset_right_behind_data_is_noticed_at_once(relay: RelayProcess) -> None:
+    """The data and the reset are there in the same turn of the relay's loop."""
+    data = b"".join(frame(PING, b"%d" % n) for n in range(20))
+    async with nobody_else_notices(relay) as (phone, _):
+        for _ in range(20):
+            async with raw_log_in(relay.url, relay.token(), "agent") as client:
+                _reset_behind(client, data)
+            async with tcp(relay) as client:
+                _reset_behind(client, b"GET /health HTTP/1.1\r\nX: ")
+            async with tcp(relay) as client:
+                _reset_behind(client, _handshake(relay))
+        assert await phone.barrier() == []
+        # Timers at a tenth would end what was not noticed after 6 s.
+        await eventually(lambda: _connections(relay) == 2, within=3)
+    # And if they did, they must still run: nobody authenticates here.
+    async with raw_connect(relay.url) as client:
+        assert await client.close_code() == 4004
+
+
+def _reset_behind(client: RawClient, data: bytes) -> None:
+    sock = client.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.writer.write(data)
+    client.abort()
+
+
+def _connections(relay: RelayProcess) -> int:
+    return int(relay.http("GET", "/health")[1]["connections"])

@@ -184,7 +184,7 @@ async def test_a_slow_reader_is_bounded_where_the_server_waits_for_it(
 ) -> None:
     """uvicorn waits for the client to read; Daphne has no flow control to pass on."""
     if is_daphne:
-        pytest.skip("plain daphne buffers without bound; docs and README say so")
+        pytest.skip("plain daphne has no flow control and buffers without bound")
     token = server.token()
     before = server.memory_bytes
     async with contextlib.AsyncExitStack() as stack:
