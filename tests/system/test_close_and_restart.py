@@ -221,6 +221,9 @@ _FAULT = """
 import sys
 from coralmux_site import cli
 from coralmux.protocol import envelope
+
+# Each test starts a relay of its own, or several.
+pytestmark = pytest.mark.slow
 right = envelope.decode
 def decode(data):
     if b"fault" in bytes(data):

@@ -13,6 +13,9 @@ import pytest
 from coralmux import __version__
 from tests.support.process import ADMIN_KEY, RelayProcess, clean_environment, relay_process
 
+# Each test starts a relay of its own, or several.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,9 +10,14 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
 
+import pytest
+
 from tests.support.client import connect, log_in, pair
 from tests.support.process import RelayProcess, relay_process
 from tests.support.waiting import eventually
+
+# Each test starts a relay of its own, or several.
+pytestmark = pytest.mark.slow
 
 # SQLite's lock bytes in the -shm file of a database in WAL mode, readers' and writers'.
 _LOCKS_AT, _LOCKS = 120, 8
