@@ -180,13 +180,12 @@ class FlowSocket(Socket):
         if self._outbox.queued_bytes > _MOST_QUEUED_BYTES + self.max_message_bytes:
             self.close(CloseCode.TOO_SLOW, discard=True)
             return False
-        payload = data.encode() if isinstance(data, str) else data
-        size = len(payload)
+        size = len(data)
         header = frames.text_header(size)
         if size <= _JOIN_BYTES:
-            self._outbox.put([header + payload], origin, ref)
+            self._outbox.put([header + data], origin, ref)
         else:
-            self._outbox.put([header, payload], origin, ref)
+            self._outbox.put([header, data], origin, ref)
         return True
 
     @property
@@ -206,11 +205,14 @@ class FlowSocket(Socket):
         self._pump()
 
     def close(self, code: CloseCode, *, discard: bool = False) -> None:
+        if discard or not self.close_code:
+            # What was read and not handled is unanswered. (When it is the client that
+            # ends, what it sent before that is handled first, unless a newer connection
+            # has its place or the token is no good any more: see receive.)
+            self._inbox.clear()
         if self.close_code:
             return
-        # What was read and not handled is unanswered. (When it is the client that
-        # ends, what it sent before that is handled first: see receive.)
-        self._inbox.clear()
+        self.ended_by = "relay"
         self._end(code, frames.close_frame(code, REASONS[code]), discard=discard)
         # Reading goes on, for the client's close frame.
         self._pump()
@@ -240,7 +242,8 @@ class FlowSocket(Socket):
     def lost(self) -> None:
         """The TCP connection is gone: what was not written is not delivered."""
         self._lost = True
-        self.close_code = self.close_code or 1006
+        if not self.close_code:
+            self.close_code, self.ended_by = 1006, "loss"
         self._outbox.drop(keep_begun=False)
         self._wake_receiver()
         self.wake()
@@ -400,11 +403,13 @@ class FlowSocket(Socket):
         """The client's bytes make no sense any more."""
         self._discarding = True
         if not self.close_code:
+            self.ended_by = "relay"
             self._end(code, frames.close_frame(code, REASONS[code]), discard=False)
 
     def _client_closes(self, code: int) -> None:
         if not self.close_code:
             # It reads no more, so what is queued for it is not delivered.
+            self.ended_by = "client"
             echo = code if code != 1005 else CloseCode.NORMAL
             self._end(code, frames.close_frame(echo), discard=True)
         self._discarding = True

@@ -270,7 +270,7 @@ class Connection:
         next_action: session.Action = action
         while isinstance(next_action, session.Hold):
             if self.socket.overdue:
-                return self._session.give_up(time.monotonic())
+                return self._session.give_up(time.monotonic(), time.time())
             await wait_for_change(self.socket, seconds=self._patience(next_action.seconds))
             self._raise_if_ended()
             next_action = self._session.retry(time.monotonic(), time.time())
@@ -355,8 +355,8 @@ class Connection:
         assert self._meeting is not None
         if self._meeting.usage.announced:
             return
-        self._meeting.usage.announced = True
         if peer := self._peer():
+            self._meeting.usage.announced = True
             peer._send_error(session.Refuse(action.code, action.message, "", action.retry_after_ms))
 
     def _send_error(self, action: session.Refuse, type: str = "chat.error") -> None:
@@ -385,12 +385,14 @@ class Connection:
             peer = self._peer()
             if peer is not None:
                 peer._send("status", {"peer": "offline"})
-        code = self.socket.close_code or CloseCode.NORMAL
-        self._runtime.metrics.closed[code] += 1
-        try:
+        code, ended_by = self.socket.close_code, self.socket.ended_by
+        if ended_by == "relay":
             reason = REASONS[CloseCode(code)]
-        except ValueError:
-            reason = "closed by the client"
+            self._runtime.metrics.closed[str(int(code))] += 1
+        else:
+            # A client's code may be any number, and no label of ours.
+            reason = "closed by the client" if ended_by == "client" else "the connection broke"
+            self._runtime.metrics.closed[ended_by] += 1
         log.info(
             "connection ended",
             token_id=None if meeting is None else meeting.token_id,

@@ -40,7 +40,7 @@ class Metrics:
         self.forwarded = {role: {kind: Traffic() for kind in _FORWARDED} for role in Role}
         self.refused: Counter[str] = Counter()
         self.auth: Counter[str] = Counter()
-        self.closed: Counter[int] = Counter()
+        self.closed: Counter[str] = Counter()
         self.undelivered = 0
         self.buffer_stalls: Counter[str] = Counter()
 
@@ -86,7 +86,12 @@ class _Snapshot(Collector):
         yield octets
         yield _counter("refused", "Messages refused, by error code.", "reason", metrics.refused)
         yield _counter("auth", "Attempts to log in, by result.", "result", metrics.auth)
-        yield _counter("closed", "Connections ended, by close code.", "code", metrics.closed)
+        yield _counter(
+            "closed",
+            "Connections ended, by the relay's close code, the client, or loss.",
+            "code",
+            metrics.closed,
+        )
         yield CounterMetricFamily(
             "coralmux_undelivered",
             "Messages taken but not written before their receiver's connection ended.",
@@ -100,9 +105,7 @@ class _Snapshot(Collector):
         )
 
 
-def _counter(
-    name: str, text: str, label: str, values: Counter[str] | Counter[int]
-) -> CounterMetricFamily:
+def _counter(name: str, text: str, label: str, values: Counter[str]) -> CounterMetricFamily:
     family = CounterMetricFamily(f"coralmux_{name}", text, labels=[label])
     for key, count in sorted(values.items()):
         family.add_metric([str(key)], count)

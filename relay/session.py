@@ -50,7 +50,7 @@ _SLOWED = frozenset({RateClass.STREAM, RateClass.PING, RateClass.INVALID})
 # What passes although the quota is used up, so that nobody waits for ever.
 _QUOTA_EXEMPT = frozenset({"key_exchange", "chat.error"})
 
-Frame = bytes | bytearray | str
+Frame = bytes | bytearray
 
 
 class State(Enum):
@@ -221,14 +221,20 @@ class Session:
             return self._admit_invalid(message, now)
         return self._admit(kind, message, size, now, wall)
 
-    def give_up(self, now: float) -> Refuse:
-        """Refuse the held frame: its sender was slowed for as long as is bearable."""
+    def give_up(self, now: float, wall: float) -> Action:
+        """The held frame asked for the last time: refused, unless it may pass just now.
+
+        Its sender was slowed for as long as is bearable.
+        """
         if self._held is None:
             raise SessionMisuse("no frame is held")
         kind, message, _ = self._held
-        self._held = None
-        ref = message.ref if isinstance(message, InvalidMessage) else message.id
-        return _rate_limited(kind, ref, self._allowance.take(kind, now))
+        action = self.retry(now, wall)
+        if isinstance(action, Hold):
+            self._held = None
+            ref = message.ref if isinstance(message, InvalidMessage) else message.id
+            return _rate_limited(kind, ref, action.seconds)
+        return action
 
     # States other than OPEN
 

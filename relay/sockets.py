@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from coralmux.protocol.close_codes import REASONS, CloseCode
 from coralmux.protocol.limits import HIGH_WATER_BYTES, LOW_WATER_BYTES
 
-Data = bytes | bytearray | str
+# A message: UTF-8, sent as a text frame.
+Data = bytes | bytearray
 
 
 class Disconnected(Exception):
@@ -46,12 +47,14 @@ class Origin(Protocol):
 class Socket(ABC):
     """`write` never waits; whoever writes asks `full` first and waits by `wait_for_change`."""
 
-    __slots__ = ("_waiters", "close_code", "max_message_bytes")
+    __slots__ = ("_waiters", "close_code", "ended_by", "max_message_bytes")
 
     def __init__(self) -> None:
         self._waiters: set[asyncio.Future[None]] = set()
-        # The code of the connection's end, 0 while it lasts.
+        # The code of the connection's end, 0 while it lasts, and whose it is:
+        # "relay", "client", or "loss" where TCP just broke.
         self.close_code = 0
+        self.ended_by = ""
         # The limit on the next message; only a server of ours enforces it at the header.
         self.max_message_bytes = 0
 
@@ -79,21 +82,16 @@ class Socket(ABC):
 
     @property
     @abstractmethod
-    def idle(self) -> bool:
-        """Whether no message that was read is still waiting or at work."""
-
-    @property
-    @abstractmethod
     def overdue(self) -> bool:
         """Whether reading has been paused for as long as the client can bear."""
 
     @abstractmethod
-    def stop_reading(self) -> None:
-        """Take no more messages than were read so far (the relay is draining)."""
-
-    @abstractmethod
     def close(self, code: CloseCode, *, discard: bool = False) -> None:
-        """Begin the end: write what is queued (or `discard` it), then the close frame."""
+        """Begin the end: write what is queued (or `discard` it), then the close frame.
+
+        With `discard` the messages that were read and not yet received are dropped
+        too, even if the client has begun the end itself.
+        """
 
     def wake(self) -> None:
         """Tell all who wait that something about this socket has changed."""
@@ -127,7 +125,6 @@ class AsgiSocket(Socket):
 
     __slots__ = (
         "_busy",
-        "_clock",
         "_close_timeout",
         "_closing",
         "_full",
@@ -135,7 +132,6 @@ class AsgiSocket(Socket):
         "_outgoing",
         "_queue",
         "_queued_bytes",
-        "_reading_stopped",
         "_receive",
         "_send",
         "_stall_timeout",
@@ -163,37 +159,34 @@ class AsgiSocket(Socket):
         self._full = False
         self._closing = False
         self._busy = False
-        self._reading_stopped = False
         self._waiting_since = 0.0
         self._outgoing = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
 
     async def accept(self) -> None:
-        await self._receive()  # websocket.connect
+        event = await self._receive()
+        if event["type"] != "websocket.connect":
+            self._lost(event.get("code"))
+            raise Disconnected(self.close_code)
         await self._send({"type": "websocket.accept"})
         self._writer = asyncio.create_task(self._write_all())
 
     async def receive(self) -> Data | TooLarge:
         self._busy = False
-        if self._reading_stopped:
-            await self._until_closed()
         if self.close_code:
             raise Disconnected(self.close_code)
         event = await self._receive()
         if self.close_code:
             raise Disconnected(self.close_code)
         if event["type"] == "websocket.disconnect":
-            self._lost(event.get("code") or 1006)
+            self._lost(event.get("code"))
             raise Disconnected(self.close_code)
         self._busy = True
         self._waiting_since = time.monotonic()
-        text = event.get("text")
-        data: Data = event["bytes"] if text is None else text
+        # Limits and quotas count bytes, so text is encoded here, once.
+        text: str | None = event.get("text")
+        data: Data = event["bytes"] if text is None else text.encode()
         return data
-
-    async def _until_closed(self) -> None:
-        while not self.close_code:
-            await wait_for_change(self)
 
     def write(self, data: Data, origin: Origin | None = None, ref: str = "") -> bool:
         if self._closing or self.close_code:
@@ -210,15 +203,8 @@ class AsgiSocket(Socket):
         return self._full
 
     @property
-    def idle(self) -> bool:
-        return not self._busy
-
-    @property
     def overdue(self) -> bool:
         return self._busy and time.monotonic() - self._waiting_since >= self._hold_seconds
-
-    def stop_reading(self) -> None:
-        self._reading_stopped = True
 
     def close(self, code: CloseCode, *, discard: bool = False) -> None:
         if self._closing or self.close_code:
@@ -226,7 +212,7 @@ class AsgiSocket(Socket):
         self._closing = True
         if discard:
             self._drop_queue(keep=1 if self._queued_bytes and self._outgoing.is_set() else 0)
-        self.close_code = code
+        self.close_code, self.ended_by = code, "relay"
         self._outgoing.set()
         self.wake()
 
@@ -240,24 +226,26 @@ class AsgiSocket(Socket):
         """Stop writing; whatever is queued is undelivered."""
         if self._writer is not None:
             self._writer.cancel()
-        self._lost(self.close_code or 1006)
+        self._lost()
 
     async def _write_all(self) -> None:
         while True:
             while self._queue:
-                data, origin, ref = self._queue[0]
-                text = data if isinstance(data, str) else str(data, "utf-8")
+                outgoing = self._queue[0]
+                data = outgoing[0]
+                text = str(data, "utf-8")
                 try:
                     async with asyncio.timeout(self._stall_timeout):
                         await self._send({"type": "websocket.send", "text": text})
                 except TimeoutError:
-                    self._lost(CloseCode.TOO_SLOW)
+                    self.close_code, self.ended_by = CloseCode.TOO_SLOW, "relay"
+                    self._lost()
                     await self._send_close(CloseCode.TOO_SLOW)
                     return
                 except Exception:  # each server has its own for a connection that is gone
-                    self._lost(1006)
+                    self._lost()
                     return
-                if self._queue and self._queue[0] == (data, origin, ref):
+                if self._queue and self._queue[0] is outgoing:
                     self._queue.popleft()
                     self._queued_bytes -= len(data)
                 if self._full and self._queued_bytes <= LOW_WATER_BYTES:
@@ -283,8 +271,11 @@ class AsgiSocket(Socket):
                 if not CloseCode.NORMAL < sent < 3000:
                     return
 
-    def _lost(self, code: int) -> None:
-        self.close_code = self.close_code or code
+    def _lost(self, code: int | None = None) -> None:
+        """The connection is gone; `code` is the client's, None or 1006 if it just broke."""
+        if not self.close_code:
+            self.close_code = code or 1006
+            self.ended_by = "loss" if self.close_code == 1006 else "client"
         self._drop_queue()
         self.wake()
 

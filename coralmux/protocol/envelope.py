@@ -65,23 +65,25 @@ def decode(data: bytes | bytearray | str) -> Envelope:
 
 # JavaScript that cuts a text between two deltas may cut an emoji in half and
 # write the halves as lone escapes. RFC 8259 (section 8.2) allows that, msgspec
-# does not, so such messages are read with U+FFFD in place of each half.
-_ESCAPE = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-    rb"|\\.",
-    re.DOTALL,
+# does not, so such messages are read with U+FFFD in place of each half. That is
+# slow, so it is done for what a delta may be, and not for megabytes.
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"
+    rb"\\u(?:[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u)[dD][c-fC-F][0-9a-fA-F]{2})"
 )
+_MEND_BYTES = 16 * 1024
 
 
 def _decode_lone_surrogates(data: bytes | bytearray | str) -> Envelope:
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    mended, changed = _ESCAPE.subn(lambda found: b"\\uFFFD" if found[1] else found[0], raw)
-    try:
-        if changed:
-            return _decoder.decode(mended)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        pass
+    if len(raw) <= _MEND_BYTES:
+        mended, changed = _LONE_SURROGATE.subn(rb"\1\\uFFFD", raw)
+        try:
+            if changed:
+                return _decoder.decode(mended)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            pass
     raise InvalidMessage("Not valid JSON", ref=peek_id(data))
 
 

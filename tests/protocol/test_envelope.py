@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 
 import msgspec
 import pytest
@@ -171,3 +172,13 @@ def test_ref_is_left_out_when_absent_or_over_128_bytes() -> None:
     assert "ref" not in error_payload(ErrorCode.PEER_OFFLINE, "x")
     assert error_payload(ErrorCode.PEER_OFFLINE, "x", ref="é" * 64)["ref"] == "é" * 64
     assert "ref" not in error_payload(ErrorCode.PEER_OFFLINE, "x", ref="é" * 64 + "x")
+
+
+def test_mending_never_takes_long() -> None:
+    escapes = rb"\n" * 2_600_000
+    for inside, end in ((escapes, b"} x"), (escapes + rb"\ud83d", b"}"), (rb"\ud83d" * 2700, b"}")):
+        frame = b'{"type":"a","payload":{"x":"' + inside + b'"}' + end
+        begun = time.process_time()
+        with contextlib.suppress(InvalidMessage):
+            envelope.decode(frame)
+        assert time.process_time() - begun < 0.2

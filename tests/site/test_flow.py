@@ -531,3 +531,18 @@ def test_the_clock_of_silence_stands_while_we_do_not_read() -> None:
     while transport.paused:
         step(socket.receive())
     assert not socket.overdue
+
+
+@pytest.mark.parametrize("discard", [True, False])
+def test_what_a_client_sent_before_its_close_is_handled_unless_it_is_discarded(
+    discard: bool,
+) -> None:
+    socket, _ = open_socket(room=10_000)
+    socket.received(text(b"one") + text(b"two") + control(Opcode.CLOSE, b"\x03\xe8"))
+    assert step(socket.receive()) == b"one"
+    socket.close(CloseCode.REPLACED, discard=discard)
+    assert (socket.close_code, socket.ended_by) == (1000, "client")
+    if not discard:
+        assert step(socket.receive()) == b"two"
+    with pytest.raises(Disconnected):
+        step(socket.receive())

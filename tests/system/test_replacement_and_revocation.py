@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.client import Client, connect, log_in, pair
 from tests.support.process import RelayProcess, relay_process
-from tests.support.raw import narrow_options, raw_connect
+from tests.support.raw import Opcode, frame, narrow_options, raw_connect
 from tests.support.stuck import FRAME_BYTES, send_until_held, stream_ids_until_closed
 
 # 4. Replacement
@@ -180,3 +180,28 @@ async def test_revoking_closes_a_stuck_reader_too(relay: RelayProcess) -> None:
         assert relay.http("DELETE", f"/api/v1/pair/{token}", admin=True)[0] == 204
         assert await agent.closed() == 4003
         assert await stuck.closed() == 4003
+
+
+async def test_nothing_of_a_replaced_connection_comes_after_status_online(
+    relay: RelayProcess,
+) -> None:
+    """Not even what it sent, in a flood, before it closed of its own accord."""
+    token = relay.token()
+    async with log_in(relay.url, token, "phone") as phone, raw_connect(relay.url) as old:
+        auth = json.dumps({"type": "auth", "payload": {"token": token, "role": "agent"}})
+        await old.send(auth)
+        await phone.expect("status")
+        flood = [json.dumps({"type": "chat.stream", "id": f"old-{n}"}) for n in range(4900)]
+        await old.send_bytes(
+            b"".join(frame(Opcode.TEXT, text) for text in flood) + frame(Opcode.CLOSE, b"\x03\xe8")
+        )
+        async with log_in(relay.url, token, "agent") as new:
+            await new.send("chat.stream", id="new-1")
+            seen = []
+            while (message := await phone.receive())["id"] != "new-1":
+                seen.append(message["type"] if message["type"] == "status" else message["id"])
+            # Whether the old connection's end comes before the new one or with it,
+            # from the last `status` on there is nothing of the old one.
+            after = seen[len(seen) - seen[::-1].index("status") :]
+            assert after == []
+            await asyncio.gather(*(phone.barrier(), new.barrier()))
