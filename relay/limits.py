@@ -1,8 +1,9 @@
-"""Token buckets: how much a role may send, with the clock passed in."""
+"""How much a role may send and how often it may come, with the clock passed in."""
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from coralmux.protocol import limits
@@ -59,6 +60,27 @@ class TokenBucket:
         return min(self.burst, self._level + max(0.0, now - self._stamp) * self.rate)
 
 
+class Window:
+    """Lets `count` pass within any `seconds`; a bucket of that burst and rate lets twice as many."""
+
+    __slots__ = ("_seconds", "_stamps")
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self._seconds = seconds
+        self._stamps: deque[float] = deque([-math.inf] * count, count)
+
+    def take(self, now: float) -> float:
+        """As TokenBucket.take."""
+        free_at = self._stamps[0] + self._seconds
+        if now < free_at:
+            return free_at - now
+        self._stamps.append(now)
+        return 0.0
+
+    def full(self, now: float) -> bool:
+        return now >= self._stamps[-1] + self._seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """The rates in force for a token. Messages, key exchanges, pings and invalid
@@ -76,7 +98,7 @@ class Rates:
 
 
 class Allowance:
-    """The buckets of one token and role. They outlive connections, so that
+    """The buckets and the window of one token and role. They outlive connections, so that
     connecting again does not fill them."""
 
     __slots__ = ("_buckets", "replacements", "role")
@@ -86,8 +108,7 @@ class Allowance:
         self._buckets = {
             kind: TokenBucket(rate, burst) for kind, (rate, burst) in self._shape(rates).items()
         }
-        per_minute = limits.REPLACEMENTS_PER_MINUTE
-        self.replacements = TokenBucket(per_minute / 60, per_minute)
+        self.replacements = Window(limits.REPLACEMENTS_PER_MINUTE, 60.0)
 
     def _shape(self, rates: Rates) -> dict[RateClass, tuple[float, float]]:
         per_minute = {
@@ -110,5 +131,4 @@ class Allowance:
             self._buckets[kind].resize(rate, burst, now)
 
     def full(self, now: float) -> bool:
-        buckets = (*self._buckets.values(), self.replacements)
-        return all(bucket.full(now) for bucket in buckets)
+        return self.replacements.full(now) and all(b.full(now) for b in self._buckets.values())

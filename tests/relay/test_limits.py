@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coralmux.protocol.types import RateClass, Role
-from relay.limits import Allowance, Rates, TokenBucket
+from relay.limits import Allowance, Rates, TokenBucket, Window
 
 
 def test_the_burst_passes_at_once_and_the_next_waits() -> None:
@@ -78,3 +78,24 @@ def test_an_allowance_is_forgettable_only_when_it_is_full_again() -> None:
     allowance.take(RateClass.MESSAGE, 0.0)
     assert not allowance.full(1.0)
     assert allowance.full(2.1)
+
+
+@given(st.lists(st.floats(0, 40), max_size=100))
+def test_a_window_never_lets_more_pass_however_the_clock_goes(steps: list[float]) -> None:
+    window, now, passed = Window(6, 60.0), 0.0, list[float]()
+    for step in steps:
+        now += step
+        within = [then for then in passed if now < then + 60]
+        assert (window.take(now) == 0.0) is (len(within) < 6)
+        if len(within) < 6:
+            passed.append(now)
+
+
+def test_the_seventh_replacement_within_a_minute_waits_until_the_first_is_a_minute_old() -> None:
+    allowance = Allowance(Role.PHONE, Rates())
+    assert [allowance.replacements.take(float(now)) for now in range(0, 60, 10)] == [0.0] * 6
+    assert allowance.replacements.take(59.0) == 1.0
+    assert allowance.replacements.take(60.0) == 0.0
+    assert allowance.replacements.take(60.0) == 10.0
+    assert not allowance.full(119.0)
+    assert allowance.full(120.0)
