@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
 
 from coralmux.protocol.types import Role
@@ -59,9 +58,11 @@ class Directory:
                 monthly_quota=grant.monthly_quota_bytes,
                 used_today=grant.used_today,
                 used_this_month=grant.used_this_month,
-                wall=wall,
+                day=grant.day,
             )
             meeting = self._meetings[grant.token_id] = Meeting(grant.token_id, rates, usage)
+        # The grant may be of yesterday.
+        meeting.usage.advance(wall)
         self._apply(meeting, grant, rates, now)
         return meeting
 
@@ -100,17 +101,10 @@ class Directory:
         meeting = self._meetings.get(token_id)
         return list(meeting.members.values()) if meeting else []
 
-    def everyone(self) -> Iterator[Member]:
-        for meeting in list(self._meetings.values()):
-            yield from list(meeting.members.values())
-
     def online_roles(self, token_id: int) -> frozenset[str]:
         """Read from the admin's threads too; a dictionary's copy is atomic."""
         meeting = self._meetings.get(token_id)
         return frozenset(role.value for role in dict(meeting.members)) if meeting else frozenset()
-
-    def token_ids(self) -> list[int]:
-        return list(self._meetings)
 
     def expired(self, wall: float) -> list[int]:
         """Tokens with connections whose time is over."""
@@ -125,7 +119,7 @@ class Directory:
         idle = [
             token_id
             for token_id, meeting in self._meetings.items()
-            if token_id not in self._book.dirty and meeting.forgettable(now)
+            if meeting.forgettable(now) and not self._book.pending(token_id)
         ]
         for token_id in idle:
             del self._meetings[token_id]

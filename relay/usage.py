@@ -25,7 +25,10 @@ class Exhausted:
 
 
 class Usage:
-    """The bytes of one token, in UTC days and months. `wall` is Unix time in seconds."""
+    """The bytes of one token, in UTC days and months. `wall` is Unix time in seconds.
+
+    `used_today` and `used_this_month` are those of `day`.
+    """
 
     __slots__ = (
         "_book",
@@ -49,7 +52,7 @@ class Usage:
         monthly_quota: int,
         used_today: int,
         used_this_month: int,
-        wall: float,
+        day: date,
     ) -> None:
         self._book = book
         self.token_id = token_id
@@ -60,16 +63,20 @@ class Usage:
         # Whether both sides have heard that the quota is used up.
         self.announced = False
         self._pending = _Pending()
-        self._start_day(wall)
+        self._start_day(day)
 
-    def _start_day(self, wall: float) -> None:
-        self._day = datetime.fromtimestamp(wall, UTC).date()
-        self._day_ends = _midnight_after(self._day)
+    def _start_day(self, day: date) -> None:
+        self._day = day
+        self._day_ends = _midnight_after(day)
+
+    def advance(self, wall: float) -> None:
+        """Begin a new day if it has come."""
+        if wall >= self._day_ends:
+            self._turn(wall)
 
     def count(self, sender: Role, size: int, wall: float) -> None:
         """Add one forwarded message of `size` payload bytes."""
-        if wall >= self._day_ends:
-            self._turn(wall)
+        self.advance(wall)
         self.used_today += size
         self.used_this_month += size
         pending = self._pending
@@ -84,8 +91,7 @@ class Usage:
 
     def exhausted(self, wall: float) -> Exhausted | None:
         """The quota that refuses the next message, the longer lasting one if both do."""
-        if wall >= self._day_ends:
-            self._turn(wall)
+        self.advance(wall)
         if self.monthly_quota and self.used_this_month >= self.monthly_quota:
             seconds = _month_end_after(self._day) - wall
             return Exhausted(ErrorCode.MONTHLY_QUOTA_EXCEEDED, seconds)
@@ -98,7 +104,7 @@ class Usage:
         """Begin a new UTC day: what is pending belongs to the old one."""
         self._book.close_day(self)
         month = (self._day.year, self._day.month)
-        self._start_day(wall)
+        self._start_day(datetime.fromtimestamp(wall, UTC).date())
         self.used_today = 0
         if (self._day.year, self._day.month) != month:
             self.used_this_month = 0
@@ -139,20 +145,28 @@ class UsageBook:
     def __init__(self) -> None:
         self.dirty: dict[int, Usage] = {}
         self._rows: list[UsageRow] = []
+        # Tokens with a row in `_rows`, or in one that was taken and is not written yet.
+        self._with_rows: set[int] = set()
 
     def close_day(self, usage: Usage) -> None:
         if row := usage.take_pending():
             self._rows.append(row)
+            self._with_rows.add(row.token_id)
         self.dirty.pop(usage.token_id, None)
 
     def take(self) -> list[UsageRow]:
-        """Every row that is due; the caller writes them or gives them back."""
+        """Every row that is due, until the caller says `written` or gives them back."""
         for usage in self.dirty.values():
             if row := usage.take_pending():
                 self._rows.append(row)
         self.dirty.clear()
         rows, self._rows = self._rows, []
+        self._with_rows = {row.token_id for row in rows}
         return rows
+
+    def written(self) -> None:
+        """What was taken is in the database."""
+        self._with_rows = {row.token_id for row in self._rows}
 
     def give_back(self, rows: list[UsageRow]) -> None:
         """Keep rows that could not be written, one for each token and day."""
@@ -161,6 +175,10 @@ class UsageBook:
             key = (row.token_id, row.day)
             merged[key] = _sum(merged[key], row) if key in merged else row
         self._rows = list(merged.values())
+
+    def pending(self, token_id: int) -> bool:
+        """Whether the database is yet to learn of bytes of this token."""
+        return token_id in self.dirty or token_id in self._with_rows
 
 
 def _sum(one: UsageRow, other: UsageRow) -> UsageRow:

@@ -63,9 +63,20 @@ def test_allowances_and_usage_outlive_connections_until_they_hold_nothing() -> N
     assert directory.forget_idle(1.0) == 0
     assert enter(directory) is meeting
     assert directory.forget_idle(100.0) == 0, "its usage is not written yet"
+    rows = book.take()
+    assert directory.forget_idle(100.0) == 0, "it is being written"
+    book.give_back(rows)
+    assert directory.forget_idle(100.0) == 0, "writing it failed"
     book.take()
+    book.written()
     assert directory.forget_idle(100.0) == 1
     assert enter(directory) is not meeting
+
+
+def test_who_logged_in_before_midnight_and_joins_after_it_begins_the_new_day_with_nothing() -> None:
+    midnight = datetime(2026, 3, 2, tzinfo=UTC).timestamp()
+    usage = Directory(UsageBook()).meeting(grant(), Rates(), 0.0, midnight).usage
+    assert (usage.used_today, usage.used_this_month) == (0, 20)
 
 
 def test_a_later_login_does_not_take_back_what_was_counted_since() -> None:

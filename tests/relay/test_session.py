@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 import pytest
@@ -43,7 +44,7 @@ def auth(role: str = "phone", token: str = "t") -> bytes:
 def usage(**numbers: int) -> Usage:
     quotas = {"daily_quota": 10**9, "monthly_quota": 10**9}
     defaults = {**quotas, "used_today": 0, "used_this_month": 0}
-    return Usage(UsageBook(), 1, wall=NOON, **{**defaults, **numbers})
+    return Usage(UsageBook(), 1, day=date(2027, 1, 15), **{**defaults, **numbers})
 
 
 def open_session(

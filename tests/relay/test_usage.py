@@ -23,7 +23,7 @@ def usage_of(book: UsageBook, wall: float, **more: int) -> Usage:
         "used_this_month": 0,
         **more,
     }
-    return Usage(book, 7, wall=wall, **numbers)
+    return Usage(book, 7, day=datetime.fromtimestamp(wall, UTC).date(), **numbers)
 
 
 def test_what_is_counted_is_taken_once() -> None:
@@ -49,6 +49,26 @@ def test_rows_given_back_are_kept_and_merged_by_day() -> None:
     book.give_back(book.take())
     (row,) = book.take()
     assert (row.bytes_from_phone, row.messages_from_phone) == (15, 2)
+
+
+def test_what_is_pending_is_known_until_it_is_written() -> None:
+    book, before, after = UsageBook(), at("2026-03-01T23:59"), at("2026-03-02T00:00")
+    usage = usage_of(book, before)
+    assert not book.pending(7)
+    usage.count(Role.PHONE, 10, before)
+    assert book.pending(7)
+    rows = book.take()
+    assert book.pending(7)
+    book.give_back(rows)
+    assert book.pending(7)
+    book.take()
+    usage.count(Role.PHONE, 10, before)
+    usage.advance(after)
+    book.written()
+    assert book.pending(7), "yesterday's row came while the others were written"
+    book.take()
+    book.written()
+    assert not book.pending(7)
 
 
 def test_the_quota_refuses_when_used_reaches_it_and_says_until_when() -> None:
