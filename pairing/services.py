@@ -38,11 +38,9 @@ from pairing.tokens import (
 )
 from pairing.usage import (
     UsageRow,
-    Used,
     list_tokens,
     record_usage,
     usage_report,
-    used,
 )
 
 __all__ = [
@@ -64,7 +62,6 @@ __all__ = [
     "TooManyRegistrations",
     "UnknownToken",
     "UsageRow",
-    "Used",
     "authenticate",
     "changed_since",
     "check_admin_key",
@@ -80,5 +77,4 @@ __all__ = [
     "seen",
     "status",
     "usage_report",
-    "used",
 ]

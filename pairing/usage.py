@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
@@ -58,14 +58,6 @@ class UsageRow:
     messages_from_agent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """Payload bytes of both directions, today and this month (UTC)."""
-
-    today: int
-    this_month: int
-
-
 def today() -> date:
     """The UTC day that usage counts under now."""
     return timezone.now().astimezone(UTC).date()
@@ -118,14 +110,6 @@ def with_usage(tokens: QuerySet[PairingToken], *, day: date) -> QuerySet[TokenWi
         used_today=Coalesce(Subquery(usage.filter(day=day).order_by().values(total=total)), 0),
         used_this_month=Coalesce(Subquery(this_month), 0),
     )
-
-
-def used(*, token_ids: Collection[int], day: date) -> dict[int, Used]:
-    """What the tokens used on the day and in its month, by every process, in one query."""
-    tokens = with_usage(PairingToken.objects.filter(pk__in=token_ids).only("pk"), day=day)
-    return {
-        token.pk: Used(today=token.used_today, this_month=token.used_this_month) for token in tokens
-    }
 
 
 def list_tokens(*, include_inactive: bool = False) -> list[TokenWithUsage]:

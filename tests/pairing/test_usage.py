@@ -11,7 +11,7 @@ import pytest
 from django.db import IntegrityError
 
 from pairing import services, usage
-from pairing.models import DailyUsage
+from pairing.models import DailyUsage, PairingToken
 from pairing.services import UsageRow
 from pairing.usage import today
 
@@ -134,25 +134,13 @@ def test_threads_of_several_processes_lose_nothing_of_each_other(tmp_path: Path)
         assert [row[name] for name in usage.COUNTERS] == [200, 400, 600, 800]
 
 
-def test_used_tells_day_and_month_of_many_tokens_in_one_query(django_assert_num_queries) -> None:
-    ids = [services.issue().record.pk for _ in range(3)]
-    services.record_usage([UsageRow(ids[0], today(), 1, 2), UsageRow(ids[1], today(), 5)])
-    with django_assert_num_queries(1):
-        used = services.used(token_ids=ids, day=today())
-    assert used == {
-        ids[0]: services.Used(today=3, this_month=3),
-        ids[1]: services.Used(today=5, this_month=5),
-        ids[2]: services.Used(today=0, this_month=0),
-    }
-
-
 def test_the_month_is_the_calendars_in_utc() -> None:
     anna = services.issue().record.pk
     for day, amount in ((date(2026, 2, 28), 1), (date(2026, 3, 1), 10), (date(2026, 3, 31), 100)):
         services.record_usage([UsageRow(anna, day, amount)])
-    assert services.used(token_ids=[anna], day=date(2026, 3, 31))[anna].this_month == 110
-    assert services.used(token_ids=[anna], day=date(2026, 3, 1))[anna].this_month == 10
-    assert services.used(token_ids=[anna], day=date(2026, 2, 28))[anna].this_month == 1
+    for day, amount in ((date(2026, 3, 31), 110), (date(2026, 3, 1), 10), (date(2026, 2, 28), 1)):
+        tokens = usage.with_usage(PairingToken.objects.filter(pk=anna), day=day)
+        assert tokens.get().used_this_month == amount
 
 
 def test_lists_take_one_query_however_many_tokens_there_are(django_assert_num_queries) -> None:
