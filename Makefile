@@ -7,7 +7,7 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install parts run test test-quick style format types imports bench fuzz clean
+.PHONY: help install parts run test test-quick style format types imports bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench: install  ## messages/s beside a bare websockets relay (QUICK=1 for one ro
 
 fuzz: install  ## the property tests with many more cases
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/protocol tests/relay/test_session.py tests/site/test_frames.py
+
+soak: install  ## pairs that talk, vanish and come back, for half an hour (MINUTES=5)
+	$(BIN)/python -m tests.support.soak --minutes $(or $(MINUTES),30)
 
 clean:  ## remove .venv and caches; the state directory stays
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
