@@ -21,9 +21,6 @@ class CloseCode(IntEnum):
     TOO_MANY_FAILURES = 4029
 
 
-# Codes after which connecting again with the same token cannot help.
-FINAL = frozenset({CloseCode.UNAUTHORIZED, CloseCode.REVOKED})
-
 # The reason that travels in the close frame, at most 123 bytes (RFC 6455, 5.5.1).
 REASONS: dict[CloseCode, str] = {
     CloseCode.NORMAL: "bye",

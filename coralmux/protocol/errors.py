@@ -21,11 +21,6 @@ class ErrorCode(StrEnum):
     BACKEND_ERROR = "BACKEND_ERROR"
 
 
-# Codes that a relay makes. They come in the clear, so a client that holds a
-# secret takes them as hints and never as its agent's words.
-RELAY_CODES = frozenset(ErrorCode) - {ErrorCode.BACKEND_ERROR}
-
-
 class InvalidMessage(ValueError):
     """A message breaks the contract. The text says how, and repeats none of it.
 
