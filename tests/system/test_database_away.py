@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import websockets
 
 from tests.support.client import connect, log_in, pair
 from tests.support.process import RelayProcess, relay_process
@@ -71,8 +72,10 @@ async def _log_in(relay: RelayProcess, token: str) -> tuple[list[dict[str, objec
     async with connect(relay.url) as client:
         await client.send("auth", {"token": token, "role": "agent"})
         heard: list[dict[str, object]] = []
-        code = await client.closed(within=60)
-        return heard, code
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                heard.append(await client.receive(within=60))
+        return heard, client.connection.close_code or 1006
 
 
 @contextlib.contextmanager
