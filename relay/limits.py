@@ -61,7 +61,7 @@ class TokenBucket:
 
 
 class Window:
-    """Lets `count` pass within any `seconds`; a bucket of that burst and rate lets twice as many."""
+    """Lets `count` pass within any `seconds`; a bucket with that burst lets twice as many."""
 
     __slots__ = ("_seconds", "_stamps")
 
