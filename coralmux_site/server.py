@@ -25,6 +25,7 @@ from coralmux.protocol.close_codes import CloseCode
 from coralmux_site.flow import FlowSocket, FlowTimers
 from coralmux_site.websocket import (
     RelayHttpFactory,
+    RelayRequest,
     RelayTransport,
     RelayWebSocket,
     RelayWebSocketFactory,
@@ -107,6 +108,7 @@ class RelayServer(Server):  # type: ignore[misc]
         self.http_factory = RelayHttpFactory(
             self,
             request_timeout=values["REQUEST_TIMEOUT_SECONDS"],
+            stall_timeout=values["STALL_TIMEOUT_SECONDS"],
             files=max(_file_limit() - _SPARE_FILES, _file_limit() // 2),
             connections=values["MAX_CONNECTIONS"],
             connections_per_address=values["MAX_CONNECTIONS_PER_ADDRESS"],
@@ -142,6 +144,12 @@ class RelayServer(Server):  # type: ignore[misc]
         scope["extensions"] = {"coralmux.socket": protocol.flow}
         super().create_application(protocol, scope)
         return _NoEvents()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Daphne's `send` of an application, which here waits for a slow client."""
+        if isinstance(protocol, RelayRequest):
+            await protocol.room()
+        await super().handle_reply(protocol, message)
 
     # Timers
 

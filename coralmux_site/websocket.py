@@ -6,7 +6,9 @@ and autobahn only hears of the connection's end.
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import time
 from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,9 @@ MAX_BODY_BYTES = 64 * 1024
 _SPARE_CONNECTIONS = 1_000
 _SPARE_CONNECTIONS_PER_ADDRESS = 100
 
+# Answers that may wait for their clients at one time, each with a file and its thread.
+_MOST_WAITING = 256
+
 # Seconds in which a refused client may read the answer before TCP is cut.
 _LINGER_SECONDS = 2.0
 
@@ -46,6 +51,15 @@ class RelayTransport(tcp.Server):  # type: ignore[misc]
     uvloop tells of a reset once, as something to read. If there was data to read,
     nobody hears of the socket again, and Twisted would wait for ever.
     """
+
+    # When the kernel last took something that was written.
+    written_at = 0.0
+
+    def writeSomeData(self, data: bytes) -> Any:  # noqa: N802
+        written = super().writeSomeData(data)
+        if isinstance(written, int) and written > 0:
+            self.written_at = time.monotonic()
+        return written
 
     def doRead(self) -> Any:  # noqa: N802
         lost = super().doRead()
@@ -84,6 +98,7 @@ class RelayWebSocket(WebSocketProtocol):  # type: ignore[misc]
         self.transport.unregisterProducer()
         # As a pull producer we are called whenever Twisted's buffer has become empty.
         self.transport.registerProducer(self, False)
+        self.factory.server_class.http_factory.took(self.transport)
         self._open = True
         if self._early_bytes > _EARLY_BYTES:
             self.resume()
@@ -173,6 +188,11 @@ class RelayWebSocketFactory(WebSocketFactory):  # type: ignore[misc]
 class RelayRequest(WebRequest):  # type: ignore[misc]
     """An HTTP request whose body has a known and small size."""
 
+    async def room(self) -> None:
+        """Wait until the client has taken what is written, or is gone."""
+        if self.channel is not None and not self.finished:
+            await self.channel.room.wait()
+
     def gotLength(self, length: int | None) -> None:  # noqa: N802
         # None means chunked, which has no size to be refused by.
         if length is None:
@@ -183,18 +203,74 @@ class RelayRequest(WebRequest):  # type: ignore[misc]
 
 
 class RelayChannel(http.HTTPChannel):  # type: ignore[misc]
-    """One HTTP connection. Each request has so long to arrive, however its bytes drip."""
+    """One HTTP connection. Each request has so long to arrive, however its bytes drip.
+
+    While the client takes nothing, nothing is read from it and no answer goes on;
+    after so long of that it is cut off.
+    """
+
+    # Twisted's own way to cut off, however much the client takes.
+    abortTimeout = None  # noqa: N815
 
     _refused = False
     _discard_left = DISCARD_BYTES
+    _stall: Any = None
 
     def connectionMade(self) -> None:  # noqa: N802
         self.factory.come(self.transport)
+        # Set while the transport takes more of an answer.
+        self.room = asyncio.Event()
+        self.room.set()
         super().connectionMade()
 
     def connectionLost(self, reason: Any) -> None:  # noqa: N802
         self.factory.gone(self.transport)
+        self._stop_watching()
+        self.room.set()
         super().connectionLost(reason)
+
+    def pauseProducing(self) -> None:  # noqa: N802
+        """The transport's buffer is full."""
+        super().pauseProducing()
+        # Twisted reads on, without a bound, where the request is still at work.
+        self._networkProducer.pauseProducing()
+        if self.room.is_set():
+            self.room.clear()
+            self._watch()
+            self.factory.waits(self.transport)
+
+    def resumeProducing(self) -> None:  # noqa: N802
+        """The transport's buffer is empty."""
+        self._stop_watching()
+        self.factory.took(self.transport)
+        self.room.set()
+        super().resumeProducing()
+
+    def loseConnection(self) -> None:  # noqa: N802
+        """Close when the client has taken what is written."""
+        super().loseConnection()
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._stall is None:
+            self.transport.written_at = time.monotonic()
+            self._stall = self.callLater(self.factory.stall_timeout, self._check)
+
+    def _stop_watching(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _check(self) -> None:
+        self._stall = None
+        if self.transport.protocol is not self:
+            # It became a WebSocket, which has timers of its own.
+            return
+        left = self.transport.written_at + self.factory.stall_timeout - time.monotonic()
+        if left > 0:
+            self._stall = self.callLater(left, self._check)
+        else:
+            self.transport.abortConnection()
 
     def resetTimeout(self) -> None:  # noqa: N802
         """Twisted calls this at every byte; the time is for the whole request."""
@@ -250,6 +326,7 @@ class RelayHttpFactory(HTTPFactory):  # type: ignore[misc]
         server: RelayServer,
         *,
         request_timeout: float,
+        stall_timeout: float,
         files: int,
         connections: int,
         connections_per_address: int,
@@ -257,10 +334,25 @@ class RelayHttpFactory(HTTPFactory):  # type: ignore[misc]
         super().__init__(server)
         # Seconds for a whole request to arrive, and between two of them.
         self.timeOut = request_timeout
-        self._most = min(connections + _SPARE_CONNECTIONS, files)
+        # Seconds in which a client must take something of its answer.
+        self.stall_timeout = stall_timeout
+        self._most_waiting = min(_MOST_WAITING, files // 4)
+        self._most = min(connections + _SPARE_CONNECTIONS, files - self._most_waiting)
         self._most_per_address = connections_per_address + _SPARE_CONNECTIONS_PER_ADDRESS
         self._transports: dict[Any, str] = {}
         self._by_address: Counter[str] = Counter()
+        # Those whose client takes nothing, the longest first.
+        self._waiting: dict[Any, None] = {}
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is at work whose answer is not written."""
+        return any(
+            isinstance(protocol, RelayRequest)
+            and "application_instance" in details
+            and "disconnected" not in details
+            for protocol, details in self.server.connections.items()
+        )
 
     def buildProtocol(self, addr: Any) -> Any:  # noqa: N802
         """None, which closes the connection, where there are too many."""
@@ -278,7 +370,19 @@ class RelayHttpFactory(HTTPFactory):  # type: ignore[misc]
         key = self._transports[transport] = addresses.limit_key(transport.getPeer().host)
         self._by_address[key] += 1
 
+    def waits(self, transport: Any) -> None:
+        """Its answer waits for the client. Where too many do, the longest wait ends."""
+        self._waiting[transport] = None
+        if len(self._waiting) > self._most_waiting:
+            longest = next(iter(self._waiting))
+            self.took(longest)
+            longest.abortConnection()
+
+    def took(self, transport: Any) -> None:
+        self._waiting.pop(transport, None)
+
     def gone(self, transport: Any) -> None:
+        self.took(transport)
         key = self._transports.pop(transport)
         self._by_address[key] -= 1
         if not self._by_address[key]:
