@@ -188,7 +188,9 @@ class RelayServer(Server):  # type: ignore[misc]
         await self._until(lambda: all(flow.idle for flow in self.flows), seconds / 2)
         for flow in tuple(self.flows):
             flow.close(CloseCode.RESTARTING)
-        await self._until(lambda: not self.flows, ends_at - time.monotonic())
+        await self._until(
+            lambda: not (self.flows or self.http_factory.answering), ends_at - time.monotonic()
+        )
         for flow in tuple(self.flows):
             flow.cut_off()
         await self._until(lambda: not self._runtime.sockets, 1.0)

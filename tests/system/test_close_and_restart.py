@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -67,6 +68,27 @@ async def test_sigterm_stops_accepting_while_it_drains() -> None:
             await eventually(lambda: _refuses_connections(relay))
             assert relay.process.poll() is None
             assert await terminated == 0
+
+
+async def test_sigterm_waits_for_a_request_that_is_being_answered() -> None:
+    """The one answer that holds the new token is not lost."""
+    with relay_process() as relay:
+        with contextlib.closing(
+            sqlite3.connect(relay.state_dir / "coralmux.sqlite3", isolation_level=None)
+        ) as database:
+            database.execute("BEGIN IMMEDIATE")
+            asked = asyncio.create_task(
+                asyncio.to_thread(relay.http, "POST", "/api/v1/pair", admin=True)
+            )
+            await asyncio.sleep(0.5)
+            terminated = asyncio.create_task(asyncio.to_thread(relay.terminate))
+            await eventually(lambda: "draining" in relay.output)
+            await asyncio.sleep(0.5)
+            database.execute("COMMIT")
+        status, body = await asked
+        assert status == 201
+        assert body["token"].startswith("oc_pair_")
+        assert await terminated == 0
 
 
 def _refuses_connections(relay: RelayProcess) -> bool:
