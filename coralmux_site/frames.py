@@ -12,9 +12,13 @@ import struct
 from dataclasses import dataclass
 from enum import Enum
 
-from websockets.speedups import apply_mask
-
 from coralmux.protocol.close_codes import CloseCode
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    # Where there is no wheel for the platform: slower, and the same.
+    from websockets.utils import apply_mask
 
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 

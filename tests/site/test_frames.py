@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import struct
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterable
 
@@ -429,3 +431,15 @@ def test_frames_that_are_written_are_read_by_the_websockets_library(payload: byt
     assert close.opcode is Opcode.CLOSE  # type: ignore[union-attr]
     assert client.close_rcvd is not None
     assert (client.close_rcvd.code, client.close_rcvd.reason) == (4003, "revoked")
+
+
+def test_without_the_c_extension_frames_are_unmasked_all_the_same() -> None:
+    """A platform without a wheel of `websockets` has none."""
+    code = (
+        "import sys; sys.modules['websockets.speedups'] = None\n"
+        "from coralmux_site.frames import FrameReader\n"
+        "reader = FrameReader(100)\n"
+        "reader.feed(bytes.fromhex('818537fa213d7f9f4d5158'))\n"
+        "assert reader.next() == b'Hello'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
