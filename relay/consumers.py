@@ -14,7 +14,6 @@ from typing import Any
 
 import structlog
 from channels.consumer import AsyncConsumer
-from django.db import DatabaseError
 
 from coralmux import __version__, protocol
 from coralmux.protocol.close_codes import REASONS, CloseCode
@@ -23,7 +22,7 @@ from coralmux.protocol.types import Role
 from pairing import addresses, services
 from relay import session
 from relay.directory import Meeting
-from relay.runtime import Runtime, runtime
+from relay.runtime import DatabaseAway, Runtime, runtime
 from relay.session import Session
 from relay.sockets import (
     AsgiSocket,
@@ -162,9 +161,9 @@ class Connection:
             text = "Unknown token. Check it, or pair again."
             self._close(self._session.auth_failed(text, action.ref))
             return False
-        except DatabaseError as error:
+        except DatabaseAway as error:
             auth["unavailable"] += 1
-            log.error("login not possible", error=type(error).__name__)
+            log.error("login not possible", error=str(error))
             self.socket.close(CloseCode.TRY_LATER)
             return False
         if self.socket.close_code:

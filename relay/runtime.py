@@ -1,13 +1,14 @@
 """What one relay process holds, and the work it does beside forwarding.
 
-Usage is flushed and revocations are looked for on threads of their own, so
-that a slow admin page delays neither logins nor forwarding.
+Usage is flushed, revocations are looked for and old rows are deleted on threads
+of their own, so that none of them waits for another, nor for a slow admin page.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -19,7 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux.protocol.types import Role
@@ -39,14 +40,20 @@ T = TypeVar("T")
 Seen = set[tuple[int, Role]]
 
 # Revocations are looked for a little into the past: a transaction that began
-# before the last look may have committed after it.
-_WATCH_OVERLAP = timedelta(seconds=5)
-# How long the last write waits for another process that holds SQLite's write lock.
-_LAST_WAIT_MS = 2000
+# before the last look may have committed after it. Three times what SQLite waits.
+_WATCH_OVERLAP = timedelta(seconds=15)
+# How long each of the last two writes waits for another process that holds SQLite's
+# write lock. With a flush under way, which waits 5 s, and the time for draining the
+# process ends within 10 s.
+_LAST_WAIT_MS = 1500
 
 _HOUSEKEEPING_SECONDS = 3600.0
 _FORGET_SECONDS = 60.0
 _KEEP_REVOKED = timedelta(days=30)
+
+
+class DatabaseAway(Exception):
+    """The database cannot be asked now; the text names the error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +93,13 @@ class Runtime:
         self._seen: Seen = set()
         self._logins = ThreadPoolExecutor(2, "login")
         self._writes = ThreadPoolExecutor(1, "flush")
+        self._reads = ThreadPoolExecutor(1, "watch")
+        self._chores = ThreadPoolExecutor(1, "housekeeping")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._flusher: asyncio.Task[None] | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._watched_at = datetime.now(UTC)
 
     # Life cycle
 
@@ -102,9 +113,11 @@ class Runtime:
             return
         self._loop = loop
         self.groups.start()
+        self._watched_at = datetime.now(UTC)
+        self._flusher = loop.create_task(self._every(self.timers.flush, self._flush))
         self._tasks = [
-            loop.create_task(self._flush_for_ever()),
-            loop.create_task(self._watch_for_ever()),
+            self._flusher,
+            loop.create_task(self._every(self.timers.watch, self._watch)),
             loop.create_task(self._every(_FORGET_SECONDS, self._forget_idle)),
             loop.create_task(self._every(_HOUSEKEEPING_SECONDS, self._keep_house)),
         ]
@@ -118,11 +131,21 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         self._loop = None
+        await self.stop_flushing()
+        atexit.unregister(self.flush)
+
+    async def stop_flushing(self) -> None:
+        """Write what is pending, for the last time but the one in `stop`.
+
+        Our server begins with it while connections drain, so that the time which
+        a locked database costs does not come on top.
+        """
+        if self._flusher is not None:
+            self._flusher.cancel()
         if self._flushing is not None:
             # Under way when the flushing task ended; if it fails, its rows come back.
             await self._flushing
         await self._write_pending(_write_at_the_end)
-        atexit.unregister(self.flush)
 
     # Connections
 
@@ -148,7 +171,7 @@ class Runtime:
             del self._sockets_by_address[key]
 
     async def log_in(self, token: str, role: Role, address: str) -> services.Grant:
-        """Look a token up. Raises as `pairing.services.authenticate` does, and DatabaseError."""
+        """Look a token up. Raises as `pairing.services.authenticate` does, and DatabaseAway."""
         grant = await self._in_thread(
             self._logins, services.authenticate, token=token, address=address
         )
@@ -184,15 +207,13 @@ class Runtime:
         """Write what is pending, where a server ends without `stop` (plain Daphne)."""
         rows, seen = self._take()
         try:
-            _write(rows, seen)
-        except DatabaseError as error:
+            _with_database(_write, rows, seen)
+        except Exception as error:
             self._give_back(rows, seen, error)
 
-    async def _flush_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self.timers.flush)
-            self._flushing = asyncio.ensure_future(self._write_pending(_write))
-            await asyncio.shield(self._flushing)
+    async def _flush(self) -> None:
+        self._flushing = asyncio.ensure_future(self._write_pending(_write))
+        await asyncio.shield(self._flushing)
 
     async def _write_pending(self, write: Callable[[list[services.UsageRow], Seen], None]) -> None:
         # Taken and given back in the loop's thread, where counting happens.
@@ -201,53 +222,49 @@ class Runtime:
             return
         try:
             await self._in_thread(self._writes, write, rows, seen)
-        except DatabaseError as error:
+            self.book.written()
+        except Exception as error:
             self._give_back(rows, seen, error)
 
     def _take(self) -> tuple[list[services.UsageRow], Seen]:
         seen, self._seen = self._seen, set()
         return self.book.take(), seen
 
-    def _give_back(self, rows: list[services.UsageRow], seen: Seen, error: DatabaseError) -> None:
+    def _give_back(self, rows: list[services.UsageRow], seen: Seen, error: Exception) -> None:
         self.book.give_back(rows)
         self._seen |= seen
-        log.error("usage not written", error=type(error).__name__, rows=len(rows))
+        _report("usage not written", error, rows=len(rows))
 
-    async def _watch_for_ever(self) -> None:
+    async def _watch(self) -> None:
         """Learn of revocations and limits changed by other processes (manage.py)."""
-        since = datetime.now(UTC)
-        while True:
-            await asyncio.sleep(self.timers.watch)
-            for token_id in self.directory.expired(time.time()):
-                self.end_meeting(token_id)
-            try:
-                changed = await self._in_thread(
-                    self._writes, services.changed_since, since - _WATCH_OVERLAP
-                )
-            except DatabaseError as error:
-                log.error("revocations not read", error=type(error).__name__)
-                continue
-            since = datetime.now(UTC)
-            for state in changed:
-                if state.active:
-                    self.directory.change(state, self.rates(state), time.monotonic())
-                else:
-                    self.end_meeting(state.token_id)
+        for token_id in self.directory.expired(time.time()):
+            self.end_meeting(token_id)
+        now = datetime.now(UTC)
+        changed = await self._in_thread(
+            self._reads, services.changed_since, self._watched_at - _WATCH_OVERLAP
+        )
+        self._watched_at = now
+        for state in changed:
+            if state.active:
+                self.directory.change(state, self.rates(state), time.monotonic())
+            else:
+                self.end_meeting(state.token_id)
 
     async def _every(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             await asyncio.sleep(seconds)
             try:
                 await work()
-            except DatabaseError as error:
-                log.error("housekeeping failed", error=type(error).__name__)
+            except Exception as error:
+                # The fault of one round must not be the end of all.
+                _report("background work failed", error, work=work.__name__.lstrip("_"))
 
     async def _forget_idle(self) -> None:
         self.directory.forget_idle(time.monotonic())
 
     async def _keep_house(self) -> None:
         before = datetime.now(UTC) - _KEEP_REVOKED
-        await self._in_thread(self._writes, partial(services.prune, before=before))
+        await self._in_thread(self._chores, services.prune, before=before)
 
     async def _in_thread(
         self, executor: ThreadPoolExecutor, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs
@@ -273,12 +290,26 @@ def _write_at_the_end(rows: list[services.UsageRow], seen: Seen) -> None:
 
 
 def _with_database(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run work on a thread that keeps its connection, and drop the connection if it broke."""
+    """Run work on a thread that keeps its connection, and drop the connection if it broke.
+
+    Raises DatabaseAway.
+    """
     try:
         return work(*args, **kwargs)
-    except DatabaseError:
-        connection.close()
-        raise
+    # Of a connection that the server has closed PostgreSQL's driver says InterfaceError,
+    # which is no DatabaseError.
+    except (DatabaseError, InterfaceError) as error:
+        with contextlib.suppress(DatabaseError, InterfaceError):
+            connection.close()
+        raise DatabaseAway(type(error).__name__) from error
+
+
+def _report(event: str, error: Exception, **more: object) -> None:
+    """Log what failed, with a traceback where it is a fault of ours."""
+    if isinstance(error, DatabaseAway):
+        log.error(event, error=str(error), **more)
+    else:
+        log.error(event, exc_info=error, **more)
 
 
 runtime = Runtime()
