@@ -102,8 +102,9 @@ def revoke(*, token_id: int) -> bool:
 
     False when it was revoked already. Raises UnknownToken.
     """
-    now = timezone.now()
     with transaction.atomic():
+        # In here, for SQLite's lock may have been waited for.
+        now = timezone.now()
         changed = PairingToken.objects.filter(pk=token_id, revoked_at=None).update(
             revoked_at=now, changed_at=now
         )

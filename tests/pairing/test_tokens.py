@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from coralmux.protocol import limits
@@ -131,6 +131,20 @@ def test_revoking_is_announced_once_and_only_after_the_commit(
         assert services.revoke(token_id=token_id) is False
         assert revocations == []
     assert revocations == [token_id]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_revocation_is_stamped_when_the_database_may_be_written(monkeypatch) -> None:
+    """Waiting for SQLite's lock takes seconds; a stamp from before is overlooked."""
+    token_id, now, locked = services.issue().record.pk, timezone.now, []
+
+    def look_at_the_clock() -> datetime:
+        locked.append(connection.in_atomic_block)
+        return now()
+
+    monkeypatch.setattr(timezone, "now", look_at_the_clock)
+    services.revoke(token_id=token_id)
+    assert locked == [True]
 
 
 def test_a_token_can_be_revoked_by_itself(django_capture_on_commit_callbacks, revocations) -> None:
