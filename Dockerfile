@@ -28,5 +28,5 @@ WORKDIR /var/lib/coralmux
 VOLUME /var/lib/coralmux
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+    CMD ["python", "-c", "import os, http.client as h; host, _, port = os.environ['CORALMUX_ADDR'].rpartition(':'); c = h.HTTPConnection(host.strip('[]') or '127.0.0.1', int(port), timeout=4); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["coralmux-relay"]

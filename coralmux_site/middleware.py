@@ -8,8 +8,9 @@ from typing import Any
 import structlog
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.http.response import HttpResponseBase
+from django.middleware.common import CommonMiddleware
 from django.utils.decorators import sync_and_async_middleware
 
 from pairing import addresses, errors
@@ -22,6 +23,9 @@ GetResponse = Callable[[HttpRequest], Any]
 
 # Programs read these paths, so their errors are JSON whoever makes them.
 _FOR_PROGRAMS = ("/api", "/health", "/ready", "/metrics")
+
+# Whoever asks these comes by IP address, which is none of the allowed host names.
+_HEALTH_CHECKS = ("/health", "/ready")
 
 # The admin site and the API's pages need no more than this. Neither runs inline
 # scripts, so a label that gets past the escaping still runs nothing.
@@ -95,6 +99,13 @@ def _shaped(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBas
     shaped.cookies = response.cookies
     response.close()
     return shaped
+
+
+class CheckedHost(CommonMiddleware):
+    """Django's check of the host name, for everything but health checks."""
+
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        return None if request.path_info in _HEALTH_CHECKS else super().process_request(request)
 
 
 @sync_and_async_middleware
