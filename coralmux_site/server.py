@@ -180,6 +180,8 @@ class RelayServer(Server):  # type: ignore[misc]
         """Stop accepting, finish what was read, close with 1012, write the usage."""
         self._runtime.draining = True
         log.info("draining", connections=len(self.flows))
+        # Meanwhile, for a database that is locked may take as long as a reader that is stuck.
+        writing = asyncio.ensure_future(self._runtime.stop_flushing())
         await defer.maybeDeferred(self._port.stopListening).asFuture(asyncio.get_running_loop())
         seconds = self.flow_timers.drain
         ends_at = time.monotonic() + seconds
@@ -196,6 +198,7 @@ class RelayServer(Server):  # type: ignore[misc]
         await self._until(lambda: not self._runtime.sockets, 1.0)
         if self._sweeper is not None:
             self._sweeper.cancel()
+        await writing
         await self._runtime.stop()
         log.info("stopped")
 

@@ -15,6 +15,8 @@ import websockets
 
 from tests.support.client import connect, log_in, pair
 from tests.support.process import RelayProcess, relay_process
+from tests.support.raw import narrow_options
+from tests.support.stuck import send_until_held
 from tests.support.waiting import eventually
 
 # Each test starts a relay of its own, or several.
@@ -103,6 +105,26 @@ async def test_sigterm_ends_within_10_seconds_although_nothing_can_be_written() 
                 status = await asyncio.to_thread(relay.terminate, timeout=60)
                 assert status == 0
                 assert time.monotonic() - started <= 10, relay.output
+        assert "usage not written" in relay.output
+
+
+async def test_sigterm_waits_for_a_stuck_reader_and_the_database_at_the_same_time() -> None:
+    with relay_process(fast=False) as relay:
+        token = relay.token()
+        async with (
+            log_in(relay.url, token, "phone", **narrow_options(relay.url)) as phone,
+            log_in(relay.url, token, "agent", max_queue=None) as agent,
+        ):
+            await send_until_held(relay, agent)
+            with writing(relay):
+                await phone.send("chat.send")
+                await agent.receive()
+                await asyncio.sleep(1.5)
+                started = time.monotonic()
+                assert await asyncio.to_thread(relay.terminate, timeout=60) == 0
+                took = time.monotonic() - started
+        # The reader is waited for.
+        assert 6 <= took <= 10, relay.output
         assert "usage not written" in relay.output
 
 
