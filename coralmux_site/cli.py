@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 from coralmux import __version__
 
@@ -152,7 +153,7 @@ def _set_environment(options: argparse.Namespace) -> None:
     if options.admin_key is not None:
         os.environ["CORALMUX_ADMIN_KEY"] = options.admin_key
     if options.db is not None:
-        os.environ["DATABASE_URL"] = f"sqlite:///{Path(options.db).absolute()}"
+        os.environ["DATABASE_URL"] = f"sqlite:///{quote(str(Path(options.db).absolute()))}"
     if options.state_dir is not None:
         os.environ["CORALMUX_STATE_DIR"] = options.state_dir
     if options.public:
@@ -194,7 +195,7 @@ def _prefer_uvloop() -> None:
 
 
 def _token(arguments: list[str]) -> int:
-    from django.core.management import call_command, load_command_class
+    from django.core.management import load_command_class
 
     if not arguments or arguments[0] in ("-h", "-help", "--help"):
         sys.stdout.write(_TOKEN_HELP)
@@ -203,7 +204,7 @@ def _token(arguments: list[str]) -> int:
     if name not in _TOKEN_COMMANDS:
         known = ", ".join(_TOKEN_COMMANDS)
         raise _Refused(f"unknown token command {name!r}; there are {known}.", 2)
-    call_command("migrate", verbosity=0, interactive=False)
+    _migrate()
     command = load_command_class("pairing", _TOKEN_COMMANDS[name])
     command.run_from_argv(["coralmux-relay token", name, *rest])
     return 0
@@ -212,7 +213,6 @@ def _token(arguments: list[str]) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from django.conf import settings
 
-    from coralmux_site import database
     from coralmux_site.server import CannotListen, RelayServer, listen, raise_file_limit
 
     host, port = _address(options.addr or settings.CORALMUX["ADDR"])
@@ -220,20 +220,26 @@ def _serve(options: argparse.Namespace) -> int:
         listener = listen(host, port)
     except CannotListen as error:
         raise _Refused(str(error)) from None
-    made = _make_admin_key(settings) if options.make_admin_key else None
-    try:
-        database.migrate()
-    except database.CannotMigrate as error:
-        raise _Refused(str(error)) from None
+    made = _make_admin_key() if options.make_admin_key else None
+    _migrate()
     raise_file_limit(settings.CORALMUX["MAX_CONNECTIONS"])
 
     from coralmux_site.asgi import application
     from relay.runtime import runtime
 
     server = RelayServer(application, listener, runtime)
-    _greet(host, listener.getsockname()[1], settings, made)
+    _greet(host, listener.getsockname()[1], made)
     server.run()
     return 0
+
+
+def _migrate() -> None:
+    from coralmux_site import database
+
+    try:
+        database.migrate()
+    except database.CannotMigrate as error:
+        raise _Refused(str(error)) from None
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -249,7 +255,7 @@ def _address(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), number
 
 
-def _make_admin_key(settings: object) -> str | None:
+def _make_admin_key() -> str | None:
     """Put a kept or new admin key in force; the key if it is new."""
     import secrets
 
@@ -262,7 +268,7 @@ def _make_admin_key(settings: object) -> str | None:
     return str(CORALMUX["ADMIN_KEY"]) if new else None
 
 
-def _greet(host: str, port: int, settings: object, made_key: str | None) -> None:
+def _greet(host: str, port: int, made_key: str | None) -> None:
     """Tell the person at the terminal where it is and what to do next."""
     from coralmux_site.settings import CORALMUX, STATE_DIR
 

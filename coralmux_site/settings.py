@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from urllib.parse import quote
 
 import environ
 
@@ -85,7 +86,9 @@ TEMPLATES = [
     }
 ]
 
-DATABASE_URL = environment.read("DATABASE_URL") or f"sqlite:///{STATE_DIR / 'coralmux.sqlite3'}"
+DATABASE_URL = environment.read("DATABASE_URL") or (
+    f"sqlite:///{quote(str(STATE_DIR / 'coralmux.sqlite3'))}"
+)
 DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # WAL lets the admin read while usage is flushed; IMMEDIATE takes the write

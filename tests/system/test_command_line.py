@@ -140,7 +140,27 @@ def test_db_names_the_file(tmp_path: Path) -> None:
         relay.stop()
 
 
-def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["-db", "-state-dir"])
+def test_a_path_may_have_the_marks_of_a_url(tmp_path: Path, flag: str) -> None:
+    name = "what? 100% #1 a+b%20"
+    (tmp_path / name).mkdir()
+    path = f"{name}/{name}.sqlite3" if flag == "-db" else name
+    assert run(tmp_path, flag, path, "token", "issue", "--label", "phone").returncode == 0
+    file = path if flag == "-db" else f"{name}/coralmux.sqlite3"
+    assert (tmp_path / file).exists()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) in ([name], ["state", name])
+
+
+@pytest.mark.parametrize("command", [["-addr", "127.0.0.1:0"], ["token", "list"]])
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, command: list[str]) -> None:
+    ended = run(tmp_path, "-db", "/nonexistent/x.sqlite3", *command)
+    assert ended.returncode == 1
+    assert "/nonexistent/x.sqlite3 cannot be used" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["-addr", "127.0.0.1:0"], ["token", "list"]])
+def test_a_database_of_a_newer_release_is_refused(tmp_path: Path, command: list[str]) -> None:
     with relay_process() as relay:
         relay.stop()
         with sqlite3.connect(relay.state_dir / "coralmux.sqlite3") as database:
@@ -149,7 +169,7 @@ def test_a_database_of_a_newer_release_is_refused(tmp_path: Path) -> None:
                 "VALUES ('pairing', '9999_later', '2026-01-01')"
             )
         database.close()
-        ended = run(tmp_path, "-addr", "127.0.0.1:0", CORALMUX_STATE_DIR=str(relay.state_dir))
+        ended = run(tmp_path, *command, CORALMUX_STATE_DIR=str(relay.state_dir))
         assert ended.returncode == 1
         assert "newer release" in ended.stderr
         assert len(ended.stderr.splitlines()) == 1
