@@ -1,0 +1,75 @@
+"""`make` when run again: with nothing to install it asks no network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WHAT_IS_INSTALLED = ("requirements.txt", "requirements-dev.txt", "pyproject.toml")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What make looks at of a checkout where `make install` has run."""
+    for name in ("Makefile", *WHAT_IS_INSTALLED):
+        shutil.copy(ROOT / name, tmp_path)
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".venv").mkdir()
+    for age, stamp in ((20, ".relay"), (10, ".dev")):
+        touch(tmp_path / ".venv" / stamp, ago=age)
+    return tmp_path
+
+
+def touch(path: Path, *, ago: float = 0) -> None:
+    path.touch()
+    os.utime(path, (time.time() - ago,) * 2)
+
+
+def would_run(checkout: Path, *targets: str) -> str:
+    """The commands of these targets, none of which is run."""
+    return subprocess.run(
+        ["make", "-n", *targets],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    ).stdout
+
+
+@pytest.mark.parametrize("target", ["install", "run", "test", "test-quick"])
+def test_again_with_nothing_to_install_nothing_is_installed(checkout: Path, target: str) -> None:
+    commands = would_run(checkout, target)
+    assert "pip" not in commands
+    assert ("coralmux-relay -addr" in commands) is (target == "run")
+    assert ("python -m pytest" in commands) is target.startswith("test")
+
+
+@pytest.mark.parametrize(
+    ("changed", "target", "installs"),
+    [
+        ("requirements.txt", "run", "-r requirements.txt"),
+        ("requirements.txt", "test-quick", "-r requirements.txt"),
+        ("pyproject.toml", "run", "--editable ."),
+        ("requirements-dev.txt", "test-quick", "-r requirements-dev.txt"),
+    ],
+)
+def test_what_changed_is_installed_again(
+    checkout: Path, changed: str, target: str, installs: str
+) -> None:
+    touch(checkout / changed)
+    assert any(
+        "pip install" in line and line.endswith(installs)
+        for line in would_run(checkout, target).splitlines()
+    )
+
+
+def test_running_the_relay_installs_nothing_for_the_tests(checkout: Path) -> None:
+    touch(checkout / "requirements-dev.txt")
+    assert "pip" not in would_run(checkout, "run")
