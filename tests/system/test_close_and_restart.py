@@ -19,6 +19,9 @@ from tests.support.raw import CLOSE, TEXT, frame, narrow_options, raw_connect
 from tests.support.stuck import send_until_held, stream_ids_until_closed
 from tests.support.waiting import eventually
 
+# Each test starts a relay of its own, or several.
+pytestmark = pytest.mark.slow
+
 # 14. SIGTERM
 
 
@@ -243,9 +246,6 @@ _FAULT = """
 import sys
 from coralmux_site import cli
 from coralmux.protocol import envelope
-
-# Each test starts a relay of its own, or several.
-pytestmark = pytest.mark.slow
 right = envelope.decode
 def decode(data):
     if b"fault" in bytes(data):
