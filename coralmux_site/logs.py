@@ -66,6 +66,7 @@ def configure(log_format: str) -> None:
         "axes": logging.WARNING,
         "django.request": logging.ERROR,
         "django.security": logging.ERROR,
+        "django.security.DisallowedHost": logging.CRITICAL,
         "asyncio": logging.WARNING,
     }.items():
         logging.getLogger(name).setLevel(level)
