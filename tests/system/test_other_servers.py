@@ -179,12 +179,11 @@ async def test_pings_are_answered(server: RelayProcess) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("server", ["uvicorn"], indirect=True)
 async def test_a_slow_reader_is_bounded_where_the_server_waits_for_it(
-    server: RelayProcess, is_daphne: bool
+    server: RelayProcess,
 ) -> None:
     """uvicorn waits for the client to read; Daphne has no flow control to pass on."""
-    if is_daphne:
-        pytest.skip("plain daphne has no flow control and buffers without bound")
     token = server.token()
     before = server.memory_bytes
     async with contextlib.AsyncExitStack() as stack:

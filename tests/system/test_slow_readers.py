@@ -101,6 +101,7 @@ async def test_a_reader_that_takes_nothing_is_closed_with_4008() -> None:
             assert written + refused == ids
 
 
+@pytest.mark.slow
 async def test_a_reader_that_takes_a_little_now_and_then_is_not_stuck(
     relay: RelayProcess,
 ) -> None:
@@ -203,6 +204,7 @@ async def test_what_was_not_written_when_the_peer_vanished_is_answered_peer_offl
 # Alive
 
 
+@pytest.mark.slow
 async def test_a_client_that_is_silent_is_pinged_and_then_closed_with_4008(
     relay: RelayProcess,
 ) -> None:
@@ -219,6 +221,7 @@ async def test_a_client_that_is_silent_is_pinged_and_then_closed_with_4008(
         assert 5.5 <= time.monotonic() - started <= 8
 
 
+@pytest.mark.slow
 async def test_any_byte_is_a_sign_of_life(relay: RelayProcess) -> None:
     async with raw_connect(relay.url) as client:
         await raw_log_in(client, relay.token(), "phone")
@@ -231,6 +234,7 @@ async def test_any_byte_is_a_sign_of_life(relay: RelayProcess) -> None:
         reading.cancel()
 
 
+@pytest.mark.slow
 async def test_answering_pings_is_enough_to_stay(relay: RelayProcess) -> None:
     async with log_in(relay.url, relay.token(), "phone") as phone:
         with pytest.raises(TimeoutError):
@@ -238,6 +242,7 @@ async def test_answering_pings_is_enough_to_stay(relay: RelayProcess) -> None:
         assert await phone.barrier() == []
 
 
+@pytest.mark.slow
 async def test_the_clock_of_silence_stands_while_the_relay_holds_the_sender_back() -> None:
     timers = {
         "CORALMUX_HOLD_SECONDS": "6",
