@@ -78,7 +78,7 @@ class PairRequest(BaseModel):
     model_config = ConfigDict(
         strict=True,
         # What the documentation page offers to send.
-        json_schema_extra={"example": {"label": "Anna's phone", "expires_in_seconds": 604_800}},
+        json_schema_extra={"example": {"label": "my phone", "expires_in_seconds": 604_800}},
     )
 
     label: Annotated[str, StringConstraints(max_length=200)] = Field(

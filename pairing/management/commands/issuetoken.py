@@ -15,7 +15,7 @@ from pairing.management.output import TokenCommand, duration
 class Command(TokenCommand):
     help = "Issue a pairing token for one phone and one agent. It is printed this once."
     examples = """\
-  {command} --label "Anna's phone"
+  {command} --label "my phone"
   {command} --label visitor --expires-in 7d
   TOKEN=$({command})            only the token goes to standard output
   {command} --json | jq -r .token
