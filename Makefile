@@ -58,8 +58,8 @@ imports: install  ## import-linter: imports point one way
 bench: install  ## messages/s beside a bare websockets relay (QUICK=1 for one round)
 	$(BIN)/python -m bench
 
-fuzz: install  ## the property tests with many more cases
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/protocol tests/relay/test_session.py tests/site/test_frames.py
+fuzz: install  ## the property tests with 100,000 cases each, for as long as that takes
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 tests/protocol tests/relay/test_session.py tests/site/test_frames.py
 
 soak: install  ## pairs that talk, vanish and come back, for half an hour (MINUTES=5)
 	$(BIN)/python -m tests.support.soak --minutes $(or $(MINUTES),30)
