@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -42,8 +43,9 @@ class Every100th(BareRelay):
         else:
             await peer.send(message)
 
+    @abstractmethod
     async def spoil(self, message: str | bytes, peer: ServerConnection) -> None:
-        raise NotImplementedError
+        """What happens to every hundredth message."""
 
 
 class Dropping(Every100th):
