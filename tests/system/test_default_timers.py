@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import time
 
 import pytest
 
-from tests.support.client import connect, log_in
+from tests.support.client import connect, log_in, pair
 from tests.support.process import RelayProcess, relay_process
 from tests.support.raw import CLOSE, PING, narrow_options, raw_connect
 from tests.support.stuck import FRAME_BYTES, stream_ids_until_closed
@@ -104,3 +106,49 @@ async def who_answers_pings_stays(relay: RelayProcess) -> None:
         with pytest.raises(TimeoutError):
             await phone.receive(within=65)
         assert await phone.barrier() == []
+
+
+@pytest.mark.slow
+async def test_requests_closing_and_writing_have_their_defaults() -> None:
+    with relay_process(fast=False) as relay:
+        await asyncio.gather(
+            half_a_request_is_cut_after_20_seconds(relay),
+            a_close_frame_is_to_be_answered_in_2_seconds(relay),
+            usage_is_written_every_second(relay),
+        )
+
+
+async def half_a_request_is_cut_after_20_seconds(relay: RelayProcess) -> None:
+    started = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    try:
+        with contextlib.suppress(ConnectionResetError):
+            async with asyncio.timeout(40):
+                await reader.read()
+        assert 19.5 <= time.monotonic() - started <= 20 + SLACK
+    finally:
+        writer.transport.abort()
+
+
+async def a_close_frame_is_to_be_answered_in_2_seconds(relay: RelayProcess) -> None:
+    async with raw_connect(relay.url) as client:
+        await client.send('{"type":"ping"}')
+        while (await client.read_frame())[0] is not CLOSE:
+            pass
+        told = time.monotonic()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await client.read_frame(within=20)
+        assert 1.5 <= time.monotonic() - told <= 2 + SLACK
+
+
+async def usage_is_written_every_second(relay: RelayProcess) -> None:
+    async with pair(relay.url, relay.token()) as (phone, agent):
+        await agent.send("chat.done")
+        await phone.expect("chat.done")
+        sent = time.monotonic()
+        with contextlib.closing(sqlite3.connect(relay.state_dir / "coralmux.sqlite3")) as database:
+            query = "SELECT COALESCE(SUM(messages_from_agent), 0) FROM pairing_dailyusage"
+            while database.execute(query).fetchone() != (1,):
+                assert time.monotonic() - sent <= 1 + SLACK
+                await asyncio.sleep(0.05)
