@@ -1,0 +1,48 @@
+"""What can go wrong between the two ends."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Failure(Enum):
+    """Why a session, a handshake or a pairing ended. The value is a sentence for people.
+
+    The name travels to the peer, sealed, in `chat.error {code: "E2E_FAILED", failure}`.
+    """
+
+    REPLAYED = "A record came twice, or later than one that was sent after it."
+    TAMPERED = "A record was changed on its way."
+    EXHAUSTED = "The session has sealed as many records as its keys may."
+    CONNECTION_ENDED = "The connection that the session belonged to ended."
+    SUPERSEDED = "A new session took the old one's place."
+    PEER_ENDED = "The other end gave the session up."
+    NO_ANSWER = "The other end did not answer the handshake."
+    SECRET_REFUSED = (
+        "The agent does not know this link's secret: the link was used before, "
+        "on another device perhaps, or it belongs to another pairing. "
+        "Make a new link on the agent's side and pair again."
+    )
+    NO_VERSION_2 = (
+        "The other end cannot encrypt with a pairing secret (version 2). "
+        "Update it, or pair by token alone if you accept version 1."
+    )
+    NO_VERSION_1 = (
+        "The other end has a pairing secret and takes nothing without it. "
+        "Pair by its link instead of the token alone."
+    )
+
+
+class E2EError(Exception):
+    """A record or handshake message must not be trusted; `failure` says why.
+
+    The text never holds keys, secrets or message contents.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.value)
+        self.failure = failure
+
+
+class NotReady(Exception):
+    """There is no session to seal a message with; wait for `Established`."""
