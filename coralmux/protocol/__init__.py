@@ -2,7 +2,7 @@
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux.protocol.envelope import Envelope, decode, encode, peek_id
-from coralmux.protocol.errors import ErrorCode, InvalidMessage, NotUtf8, error_payload
+from coralmux.protocol.errors import ErrorCode, InvalidMessage, NotUtf8, PeerCode, error_payload
 from coralmux.protocol.types import RateClass, Role, rate_class
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "ErrorCode",
     "InvalidMessage",
     "NotUtf8",
+    "PeerCode",
     "RateClass",
     "Role",
     "decode",

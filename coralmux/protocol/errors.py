@@ -21,6 +21,23 @@ class ErrorCode(StrEnum):
     BACKEND_ERROR = "BACKEND_ERROR"
 
 
+class PeerCode(StrEnum):
+    """Codes of a `chat.error` that one end sends the other; the relay knows none of them."""
+
+    E2E_REQUIRED = "E2E_REQUIRED"  # came in the clear, or in version 1, where version 2 is due
+    E2E_REFUSED = "E2E_REFUSED"  # the secret of a handshake is not known
+    E2E_FAILED = "E2E_FAILED"  # a record cannot be trusted: the session is over
+    E2E_GAP = "E2E_GAP"  # records `from` to `to` never came
+    UNSUPPORTED = "UNSUPPORTED"  # nobody handles this request
+    DUPLICATE = "DUPLICATE"  # a request with this id came before
+    UNKNOWN_REF = "UNKNOWN_REF"  # no running chat has the id that is to be cancelled
+
+
+# What a relay says itself. Clients take it in the clear, as a hint that anybody on
+# the way may have forged; BACKEND_ERROR is the agent's word and comes sealed.
+RELAY_CODES = frozenset(ErrorCode) - {ErrorCode.BACKEND_ERROR}
+
+
 class InvalidMessage(ValueError):
     """A message breaks the contract. The text says how, and repeats none of it.
 

@@ -61,3 +61,16 @@ DISCARD_BYTES = 16 * 1024 * 1024
 # Replacements a minute for a token and role, beyond which two clients that
 # fight over one place are told to try later.
 REPLACEMENTS_PER_MINUTE = 6
+
+# Bytes of a file in one `file.chunk`: with base64, encryption and base64 again it
+# becomes a frame of 120 KiB, small enough to pass between the deltas of a reply.
+FILE_CHUNK_BYTES = 64 * 1024
+
+# Chunks on their way that nobody has acknowledged yet.
+FILE_WINDOW = 4
+
+# Bytes of one file that a receiver takes unless told otherwise.
+MAX_FILE_BYTES = 25_000_000
+
+# Ids that a receiver remembers, to drop what comes again.
+SEEN_IDS = 1024

@@ -60,6 +60,7 @@ TYPES: dict[str, MessageType] = {
     "pong": _RELAY,
     "key_exchange": MessageType(Sender.BOTH, RateClass.KEY_EXCHANGE),
     "chat.send": _PHONE,
+    "chat.cancel": _PHONE,
     "chat.history": _PHONE,
     "agent.list": _PHONE,
     "agent.create": _PHONE,
