@@ -17,7 +17,10 @@ class Failure(Enum):
     CONNECTION_ENDED = "The connection that the session belonged to ended."
     SUPERSEDED = "A new session took the old one's place."
     PEER_ENDED = "The other end gave the session up."
-    NO_ANSWER = "The other end did not answer the handshake."
+    NO_ANSWER = (
+        "The agent is connected and does not answer the handshake: it may be too old for "
+        "pairing secrets (version 2), or stuck. Update or restart it."
+    )
     SECRET_REFUSED = (
         "The agent does not know this link's secret: the link was used before, "
         "on another device perhaps, or it belongs to another pairing. "

@@ -77,14 +77,37 @@ _MEND_BYTES = 16 * 1024
 
 def _decode_lone_surrogates(data: bytes | bytearray | str) -> Envelope:
     raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
-    if len(raw) <= _MEND_BYTES:
-        mended, changed = _LONE_SURROGATE.subn(rb"\1\\uFFFD", raw)
-        try:
-            if changed:
-                return _decoder.decode(mended)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            pass
+    try:
+        if mended := _mend(raw):
+            return _decoder.decode(mended)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        pass
     raise InvalidMessage("Not valid JSON", ref=peek_id(data))
+
+
+def _mend(raw: Buffer) -> bytes | None:
+    """The JSON without lone surrogates, or None where there is nothing to mend."""
+    if len(raw) > _MEND_BYTES:
+        return None
+    mended, changed = _LONE_SURROGATE.subn(rb"\1\\uFFFD", raw)
+    return mended if changed else None
+
+
+def decode_object(data: Buffer) -> dict[str, Any]:
+    """Read a payload, which must be a JSON object.
+
+    Raises InvalidMessage with a text that repeats nothing of it.
+    """
+    try:
+        try:
+            value = msgspec.json.decode(data)
+        except (msgspec.DecodeError, UnicodeError):
+            value = msgspec.json.decode(_mend(data) or b"")
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise InvalidMessage("The payload is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise InvalidMessage("The payload is not a JSON object")
+    return value
 
 
 def check_utf8(data: Buffer) -> None:

@@ -182,3 +182,17 @@ def test_mending_never_takes_long() -> None:
         with contextlib.suppress(InvalidMessage):
             envelope.decode(frame)
         assert time.process_time() - begun < 0.2
+
+
+def test_a_payload_is_read_as_an_object() -> None:
+    assert envelope.decode_object(b'{"a": [1, "\xc3\xa9"]}   ') == {"a": [1, "é"]}
+    assert envelope.decode_object(rb'{"delta": "\ud83d"}') == {"delta": "�"}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"1", b'{"a":', b"{} x", b'{"a": "\xff"}', b"[" * 100_000, b'{"a":"\n"}']
+)
+def test_a_payload_that_is_no_object_is_refused_without_repeating_it(data: bytes) -> None:
+    with pytest.raises(InvalidMessage) as refused:
+        envelope.decode_object(data)
+    assert str(refused.value).startswith("The payload is not")

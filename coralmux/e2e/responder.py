@@ -1,0 +1,189 @@
+"""The agent's side of version 2: it answers handshakes, and rotates a link's secret."""
+
+from __future__ import annotations
+
+import base64
+import secrets as system_random
+from collections import deque
+
+import msgspec
+
+from coralmux.e2e.errors import E2EError, Failure
+from coralmux.e2e.events import Event, Ignored, PairingRefused, Secrets, Store
+from coralmux.e2e.noise import HandshakeState
+from coralmux.e2e.records import Record, Records
+from coralmux.e2e.session import (
+    HS_BYTES,
+    PROTOCOL,
+    RESTART_SECONDS,
+    SECRET_BYTES,
+    Entropy,
+    ErrorPayload,
+    Identity,
+    KeyExchange,
+    Session,
+    candidates,
+    encode,
+    peer_info,
+    prologue,
+)
+from coralmux.protocol import base64url
+from coralmux.protocol.envelope import Envelope, decode_object
+from coralmux.protocol.errors import InvalidMessage, PeerCode
+
+# Handshakes and sessions whose names are kept.
+_REMEMBERED = 1024
+
+
+class AgentSession(Session):
+    """See `session`. `secrets.next` is an offer that no phone has confirmed yet.
+
+    With `rotate` the secret of a link is replaced in its first handshake, so that the
+    link is good once; somebody must carry out `Store` then. Without, the link stays
+    good for whoever has it.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        secrets: Secrets,
+        identity: Identity,
+        *,
+        rotate: bool,
+        entropy: Entropy = system_random.token_bytes,
+    ) -> None:
+        super().__init__(token, secrets, identity, entropy)
+        self._rotate = rotate
+        self._pending: Records | None = None
+        self._pending_secret = b""
+        # A step 1 that came before is a replay; records of sessions that a newer one
+        # replaced are late or replayed, and no reason to start anything.
+        self._answered: deque[str] = deque(maxlen=_REMEMBERED)
+        self._replaced: deque[str] = deque(maxlen=_REMEMBERED)
+        self._asked = float("-inf")
+        self._told_version_1 = False
+
+    @property
+    def ready(self) -> bool:
+        return self._records is not None
+
+    def connected(self, now: float, *, paired: bool) -> list[Event]:
+        """`auth.ok` came; a phone that is there begins."""
+        self._told_version_1 = False
+        return []
+
+    def peer_online(self, now: float) -> list[Event]:
+        """`status online` came: the phone begins, and the old session stays until it has."""
+        return []
+
+    def peer_offline(self, now: float) -> list[Event]:
+        """`status offline` came."""
+        self._pending = None
+        return self._end(Failure.CONNECTION_ENDED)
+
+    def disconnected(self, now: float) -> list[Event]:
+        """The connection to the relay ended."""
+        return self.peer_offline(now)
+
+    def tick(self, now: float) -> list[Event]:
+        """End a session whose counter has run out."""
+        self.deadline = None
+        return self._end_if_exhausted(now)
+
+    def _restart(self, now: float) -> list[Event]:
+        """Step 0."""
+        if now < self._asked + RESTART_SECONDS:
+            return []
+        self._asked = now
+        return [self._send("key_exchange", {"v": PROTOCOL, "step": 0})]
+
+    def _step(self, message: KeyExchange, id: str, now: float) -> list[Event]:
+        if message.v != PROTOCOL:
+            if not message.pubkey or self._told_version_1:
+                return [Ignored("a key exchange of another version", id)]
+            self._told_version_1 = True
+            refusal = self._clear_refusal(PeerCode.E2E_REQUIRED, Failure.NO_VERSION_1, id)
+            return [refusal, PairingRefused(Failure.NO_VERSION_1)]
+        if message.step != 1:
+            return [Ignored("a step of no handshake that runs", id)]
+        if message.hs in self._answered:
+            return [Ignored("a step 1 that came before", id)]
+        try:
+            hs = base64url.decode(message.hs, HS_BYTES)
+        except ValueError:
+            return [Ignored("a step 1 that cannot be read", id)]
+        for secret in candidates(self._secrets):
+            handshake = HandshakeState(
+                initiator=False,
+                prologue=prologue(self._token, hs),
+                psk=secret,
+                ephemeral=self._entropy(32),
+            )
+            try:
+                handshake.read_message(message.noise)
+            except E2EError:
+                continue
+            return self._step_2(handshake, message.hs, secret)
+        refusal = self._clear_refusal(PeerCode.E2E_REFUSED, Failure.SECRET_REFUSED, id)
+        return [refusal, PairingRefused(Failure.SECRET_REFUSED)]
+
+    def _clear_refusal(self, code: PeerCode, failure: Failure, id: str) -> Event:
+        payload = {"code": code, "message": failure.value, "ref": id[:64]}
+        return self._send("chat.error", payload)
+
+    def _step_2(self, handshake: HandshakeState, hs: str, secret: bytes) -> list[Event]:
+        self._answered.append(hs)
+        payload = msgspec.to_builtins(self._identity)
+        events: list[Event] = []
+        self._pending_secret = secret
+        if self._rotate and self._secrets.link and secret == self._secrets.current:
+            # A fresh one for each that asks: of two who hold the link, the one that
+            # confirms must not share its secret with the other.
+            self._pending_secret = self._entropy(SECRET_BYTES)
+            payload["next_psk"] = base64url.encode(self._pending_secret)
+            self._secrets = Secrets(secret, self._pending_secret, link=True)
+            events.append(Store(self._secrets))
+        noise = base64.b64encode(handshake.write_message(encode(payload))).decode()
+        receiving, sending = handshake.split()
+        self._pending = Records(hs, sending, receiving)
+        step_2 = {"v": PROTOCOL, "step": 2, "hs": hs, "noise": noise}
+        return [*events, self._send("key_exchange", step_2)]
+
+    def _foreign(self, envelope: Envelope, record: Record, now: float) -> list[Event]:
+        if self._pending is not None and record.hs == self._pending.hs:
+            return self._step_3(self._pending, envelope, record)
+        ignored = Ignored("a record of another session", envelope.id)
+        if self._records is not None and record.hs in self._replaced:
+            return [ignored]
+        # The phone believes in a session that came to nothing, or that a former process
+        # of this agent knew.
+        return [*self._restart(now), ignored]
+
+    def _step_3(self, pending: Records, envelope: Envelope, record: Record) -> list[Event]:
+        self._pending = None
+        failure = Failure.TAMPERED
+        try:
+            if record.n != 0 or envelope.type != "key_exchange":
+                raise E2EError(failure)
+            payload = decode_object(pending.open(envelope.type, envelope.id, 0, record.ciphertext))
+            if payload.get("step") != 3:
+                raise InvalidMessage("The first record of a session is not step 3")
+            peer = peer_info(payload)
+        except (E2EError, InvalidMessage):
+            # The phone believes in this session, and hears that it came to nothing. The
+            # old session, if there is one, goes on here.
+            told = self._send_error(
+                pending, PeerCode.E2E_FAILED, failure.value, failure=failure.name
+            )
+            return [*told, Ignored("a step 3 that does not open", envelope.id)]
+        events: list[Event] = []
+        if self._secrets.link and self._pending_secret == self._secrets.next:
+            self._secrets = Secrets(self._pending_secret, None, link=False)
+            events.append(Store(self._secrets))
+            events += self._send_sealed(pending, "key_exchange", {"step": 4})
+        if self._records is not None:
+            self._replaced.append(self._records.hs)
+        return events + self._establish(pending, peer)
+
+    def _told(self, error: ErrorPayload, now: float) -> list[Event]:
+        return []
