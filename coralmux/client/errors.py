@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coralmux.e2e.errors import Failure
+
 
 class ClientError(Exception):
     """The root of everything that `coralmux.client` raises on purpose.
@@ -37,6 +39,10 @@ class Stopped(ClientError):
 
 class PairingRefused(ClientError):
     """The other end does not take this pairing: pair again, or pair otherwise."""
+
+    def __init__(self, text: str, *, failure: Failure, ids: tuple[str, ...] = ()) -> None:
+        super().__init__(text, ids=ids)
+        self.failure = failure
 
 
 class PeerOffline(ClientError):
@@ -74,6 +80,10 @@ class AgentError(ClientError):
     def __init__(self, text: str, *, code: str, ids: tuple[str, ...] = ()) -> None:
         super().__init__(text, ids=ids)
         self.code = code
+
+
+class MessageTooLarge(ClientError):
+    """The message is larger than the relay takes; nothing was sent."""
 
 
 class InvalidAnswer(ClientError):

@@ -120,12 +120,15 @@ def check_utf8(data: Buffer) -> None:
 
 def encode(
     type: str,
-    payload: dict[str, Any] | None = None,
+    payload: dict[str, Any] | msgspec.Raw | None = None,
     *,
     ts: int,
     id: str | None = None,
 ) -> bytes:
-    """Write a message. `ts` is in Unix milliseconds; `id` is made (UUID 4) when not given."""
+    """Write a message; a Raw payload is JSON already.
+
+    `ts` is in Unix milliseconds; `id` is made (UUID 4) when not given.
+    """
     return _encoder.encode(
         {
             "v": VERSION,

@@ -1,0 +1,432 @@
+"""A channel: the messages of one pairing, end-to-end encrypted, over a connection that returns.
+
+    Connection (bytes to and from the relay)
+        │ events                    ▲ post
+        ▼                           │
+    Channel ── machine (e2e.initiator, e2e.responder or e2e.legacy)
+        │ on_message, on_event      ▲ send
+        ▼                           │
+    Agent or Phone
+
+The channel carries out what the machine says, drops messages that came before, writes
+down what must outlive the process, and tells the sender of a message what became of it.
+It has no task of its own beside `run`: a message is sealed and queued in one step, so
+that counters go out in order, and waiting is left to whoever calls `drain`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+
+from coralmux import __version__
+from coralmux.client import connection as wire
+from coralmux.client.coalesce import Pacer
+from coralmux.client.errors import (
+    ClientError,
+    ConnectionLost,
+    MessageLost,
+    MessageTooLarge,
+    NotConnected,
+    PairingRefused,
+    PeerOffline,
+    RelayRefused,
+    Stopped,
+)
+from coralmux.client.store import PairingState, Store, StoreError
+from coralmux.e2e import events as e2e
+from coralmux.e2e.errors import NotReady
+from coralmux.e2e.events import Event, Opened, PeerInfo
+from coralmux.e2e.initiator import PhoneSession
+from coralmux.e2e.legacy import LegacySession
+from coralmux.e2e.link import PairingLink
+from coralmux.e2e.responder import AgentSession
+from coralmux.e2e.session import Identity
+from coralmux.protocol import Envelope, ErrorCode, RateClass, Role, encode, rate_class
+from coralmux.protocol.errors import PeerCode
+from coralmux.protocol.limits import MAX_MESSAGE_BYTES, SEEN_IDS
+from coralmux.protocol.types import TYPES, Sender
+
+log = logging.getLogger("coralmux")
+
+# Abilities that both ends tell each other.
+CAPS = ("cancel", "files")
+
+# Messages whose fate may still become known: a refusal or a report of loss names one.
+_FATES = 8192
+
+# Seconds until ids that were seen are on disk.
+_SAVE_SECONDS = 1.0
+
+# Bytes that an envelope has around its ciphertext, generously.
+_ENVELOPE_BYTES = 512
+
+_LOST = "The message did not arrive, says the other end. Send it again."
+_DUPLICATE = {
+    "code": PeerCode.DUPLICATE,
+    "message": "This message came before, and is not answered twice. Ask again in a new one.",
+}
+
+Fate = Callable[[ClientError], None]
+AnyEvent = Event | wire.ConnectionEvent
+
+
+class _Machine(Protocol):
+    """What the machines of both versions offer; see `e2e.session`."""
+
+    peer: PeerInfo | None
+    deadline: float | None
+
+    @property
+    def ready(self) -> bool: ...
+    def connected(self, now: float, *, paired: bool) -> list[Event]: ...
+    def peer_online(self, now: float) -> list[Event]: ...
+    def peer_offline(self, now: float) -> list[Event]: ...
+    def disconnected(self, now: float) -> list[Event]: ...
+    def receive(self, envelope: Envelope, now: float) -> list[Event]: ...
+    def seal(self, type: str, id: str, payload: bytes) -> bytes: ...
+    def refused(self, id: str) -> None: ...
+    def tick(self, now: float) -> list[Event]: ...
+
+
+class Channel:
+    """See the module. `on_message` gets each message of the peer once, `on_event` all else.
+
+    Without a `store` nothing outlives the channel; an agent then leaves the secret of
+    its link as it is.
+    """
+
+    def __init__(
+        self,
+        link: PairingLink,
+        role: Role,
+        *,
+        name: str,
+        store: Store | None,
+        on_message: Callable[[Opened], None],
+        on_event: Callable[[AnyEvent], None],
+        **options: Any,
+    ) -> None:
+        self.link = link
+        self.role = role
+        self.pacer = Pacer.announced(None)
+        self.max_message_bytes = MAX_MESSAGE_BYTES
+        self.greeting: wire.Greeting | None = None
+        self.failure: ClientError | None = None  # why there is no getting through
+        self._store = store
+        self._on_message = on_message
+        self._on_event = on_event
+        self._state = _load(store, link)
+        self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(self._state.seen_ids)
+        self._fates: OrderedDict[str, Fate] = OrderedDict()
+        self._timer: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self._machine = self._make_machine(name)
+        self._connection = wire.Connection(
+            link.relay, link.token, role, client_name=name, **options
+        )
+
+    def _make_machine(self, name: str) -> _Machine:
+        if self._state.secrets is None:
+            return LegacySession(self.role)
+        identity = Identity(name, __version__, CAPS)
+        if self.role is Role.PHONE:
+            return PhoneSession(self.link.token, self._state.secrets, identity)
+        return AgentSession(
+            self.link.token, self._state.secrets, identity, rotate=self._store is not None
+        )
+
+    def __repr__(self) -> str:
+        return f"<Channel of the {self.role} at {self.link.relay}, version {self.version}>"
+
+    @property
+    def version(self) -> int:
+        """2 with a secret, 1 by token alone."""
+        return 1 if self.link.secret is None else 2
+
+    @property
+    def ready(self) -> bool:
+        """Whether a message can be sent now."""
+        return self._machine.ready
+
+    @property
+    def peer(self) -> PeerInfo | None:
+        return self._machine.peer
+
+    async def run(self) -> None:
+        """Be connected until `close` or until the relay wants this client no more.
+
+        Raises StoreError when a secret cannot be written down.
+        """
+        try:
+            async with contextlib.aclosing(self._connection.events()) as events:
+                async for event in events:
+                    self._connection_event(event)
+        finally:
+            for timer in (self._timer, self._saving):
+                if timer is not None:
+                    timer.cancel()
+            if self._saving is not None:
+                self._save_seen()
+            self._perform(self._machine.disconnected(self._now()))
+            self._fates.clear()
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    def reconnect(self) -> None:
+        """Come back now: after a pause of the network, or where another device took over."""
+        self.failure = None
+        self._connection.reconnect()
+
+    async def wait_ready(self) -> None:
+        """Return when messages can be sent.
+
+        Raises Stopped or PairingRefused where waiting cannot help.
+        """
+        while not self.ready:
+            if self.failure is not None:
+                raise self.failure
+            self._changed.clear()
+            await self._changed.wait()
+
+    # Out.
+
+    def send(
+        self,
+        type: str,
+        payload: dict[str, Any],
+        *,
+        id: str | None = None,
+        on_failure: Fate | None = None,
+    ) -> str:
+        """Seal a message and queue it; its id.
+
+        `on_failure` is told when it is known to be refused or lost; the end of the session
+        is told to all by `on_event`. Raises NotConnected, or MessageTooLarge.
+        """
+        id = new_id() if id is None else id
+        plaintext = msgspec.json.encode(payload)
+        if len(plaintext) * 4 // 3 + _ENVELOPE_BYTES > self.max_message_bytes:
+            raise MessageTooLarge(
+                f"A message of {len(plaintext):,} bytes does not pass: the relay takes "
+                f"{self.max_message_bytes:,}, and encryption adds a third. Send less at once.",
+                ids=(id,),
+            )
+        try:
+            sealed = self._machine.seal(type, id, plaintext)
+        except NotReady:
+            self._schedule()
+            raise NotConnected(
+                "There is no session with the other end. Try again when there is.", ids=(id,)
+            ) from None
+        if on_failure is not None:
+            self._fates[id] = on_failure
+            if len(self._fates) > _FATES:
+                self._fates.popitem(last=False)
+        self._post(type, id, sealed)
+        return id
+
+    async def drain(self) -> None:
+        """Return when the outgoing queue is short enough for more. Raises NotConnected."""
+        await self._connection.drain()
+
+    def _post(self, type: str, id: str, payload: bytes) -> None:
+        ts = time.time_ns() // 1_000_000
+        self._connection.post(encode(type, msgspec.Raw(payload), ts=ts, id=id), id=id)
+
+    # In.
+
+    def _connection_event(self, event: wire.ConnectionEvent) -> None:
+        now = self._now()
+        match event:
+            case wire.Received(envelope):
+                self._perform(self._machine.receive(envelope, now))
+                return
+            case wire.Connected(greeting):
+                self._greet(greeting, now)
+                self._on_event(event)
+                self._perform(self._machine.connected(now, paired=greeting.paired))
+                return
+            case wire.PeerStatus(online):
+                self._on_event(event)
+                status = self._machine.peer_online if online else self._machine.peer_offline
+                self._perform(status(now))
+                return
+            case wire.Disconnected():
+                for id in event.unsent:
+                    self._tell(id, ConnectionLost(event.cause, ids=(id,)))
+                self._perform(self._machine.disconnected(now))
+            case wire.Stopped():
+                self.failure = Stopped(event.cause, code=event.code)
+                for id in event.unsent:
+                    self._tell(id, ConnectionLost(event.cause, ids=(id,)))
+                self._perform(self._machine.disconnected(now))
+        self._on_event(event)
+        self._changed.set()
+
+    def _greet(self, greeting: wire.Greeting, now: float) -> None:
+        self.greeting = greeting
+        self.failure = None
+        limits = greeting.limits
+        self.pacer.announce(None if limits is None else limits.stream_frames_per_second, now)
+        if limits is not None and limits.max_message_bytes:
+            self.max_message_bytes = limits.max_message_bytes
+
+    def _perform(self, events: list[Event]) -> None:
+        for event in events:
+            self._carry_out(event)
+        self._schedule()
+
+    def _carry_out(self, event: Event) -> None:
+        match event:
+            case Opened():
+                self._deliver(event)
+                return
+            case e2e.Send(type, id, payload):
+                with contextlib.suppress(NotConnected):  # then a new session is due anyway
+                    self._post(type, id, payload)
+                return
+            case e2e.Store(secrets):
+                self._state.secrets = secrets
+                self._save()
+                return
+            case e2e.Hint():
+                self._machine.refused(event.ref)
+                self._tell(event.ref, _refusal(event))
+            case e2e.Lost(ids):
+                for id in ids:
+                    self._tell(id, MessageLost(_LOST, ids=(id,)))
+            case e2e.Established(peer):
+                self.failure = None
+                self._state.peer_name = peer.name
+            case e2e.Ended():
+                self._fates.clear()
+            case e2e.PairingRefused(failure):
+                # What a stranger tries does not concern an agent's own waiting.
+                if self.role is Role.PHONE:
+                    self.failure = PairingRefused(failure.value, failure=failure)
+            case e2e.Ignored(why):
+                log.debug("ignored %s", why)
+        self._on_event(event)
+        self._changed.set()
+
+    def _deliver(self, message: Opened) -> None:
+        if not self._came_before(message):
+            self._on_message(message)
+            return
+        self._on_event(e2e.Ignored("a message that came before", message.id))
+        if self.role is Role.AGENT and _is_request(message.type):
+            # Whoever sent it again waits for an answer.
+            with contextlib.suppress(NotConnected):
+                self.send("chat.error", _DUPLICATE | {"ref": message.id})
+
+    def _came_before(self, message: Opened) -> bool:
+        """Whether this id was delivered already; nobody sends a delta or chunk again."""
+        if self.version == 1 or rate_class(message.type, self.role.peer) is RateClass.STREAM:
+            return False
+        if message.id in self._seen:
+            return True
+        self._seen[message.id] = None
+        if len(self._seen) > SEEN_IDS:
+            self._seen.popitem(last=False)
+        if self._store is not None and self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._save_seen)
+        return False
+
+    def _tell(self, id: str, error: ClientError) -> None:
+        fate = self._fates.pop(id, None)
+        if fate is not None:
+            error.ids = (id,)
+            fate(error)
+
+    # Time and disk.
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._machine.deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._machine.deadline, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._perform(self._machine.tick(self._now()))
+
+    def _save(self) -> None:
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
+        if self._store is not None:
+            self._state.seen_ids = deque(self._seen)
+            self._store.save(self.link.token, self._state)
+
+    def _save_seen(self) -> None:
+        try:
+            self._save()
+        except StoreError as error:
+            # Worth a warning, and no reason to end a conversation: the ids are still
+            # in memory, and are written with the next ones.
+            log.warning("%s", error)
+
+
+def new_id() -> str:
+    """An id for a message: 16 characters of 96 random bits."""
+    return secrets.token_urlsafe(12)
+
+
+def _is_request(type: str) -> bool:
+    known = TYPES.get(type)
+    return known is not None and known.sender is Sender.PHONE
+
+
+def _load(store: Store | None, link: PairingLink) -> PairingState:
+    state = None if store is None else store.load(link.token)
+    return PairingState.for_link(state, link.secret)
+
+
+def _refusal(hint: e2e.Hint) -> ClientError:
+    """What a relay's error means, in our own words: its text may be anybody's."""
+    ids = (hint.ref,)
+    if hint.code == ErrorCode.PEER_OFFLINE:
+        return PeerOffline(
+            "The other end is not connected, or did not take the message. "
+            "Send it again when it is back.",
+            ids=ids,
+        )
+    after = hint.retry_after_ms
+    again = "later" if after is None else f"in {duration(after / 1000)}"
+    texts: dict[str, str] = {
+        ErrorCode.RATE_LIMITED: f"Too many messages for the relay. Send it again {again}.",
+        ErrorCode.DAILY_QUOTA_EXCEEDED: (
+            f"The day's bandwidth of this pairing is used up. Send it again {again}."
+        ),
+        ErrorCode.MONTHLY_QUOTA_EXCEEDED: (
+            f"The month's bandwidth of this pairing is used up. Send it again {again}."
+        ),
+        ErrorCode.MESSAGE_TOO_LARGE: "The message is too large for the relay. Send less at once.",
+    }
+    text = texts.get(hint.code, "The relay did not take the message. Bring both ends up to date.")
+    return RelayRefused(text, code=hint.code, retry_after_ms=after, ids=ids)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: "7 s", "5 min", "3 h"."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"

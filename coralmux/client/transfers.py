@@ -1,0 +1,180 @@
+"""Files over a channel: drives the machines of `files` with its session, pace and time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from coralmux.client.attachments import Attachment
+from coralmux.client.channel import Channel
+from coralmux.client.errors import ClientError, NotConnected, RelayRefused
+from coralmux.client.file_messages import FileError, Message
+from coralmux.client.files import Outgoing
+from coralmux.client.inbox import Inbox
+from coralmux.e2e.events import Opened
+
+Progress = Callable[[int, int], None]
+
+# Seconds until a file goes on that the relay refused without saying when it would take it.
+_REFUSED_SECONDS = 5.0
+
+
+class Transfers:
+    """The files of one pairing, in both directions.
+
+    Incoming ones wait in `inbox` to be claimed. Outgoing ones survive the session that
+    they were begun in: the next one goes on where the other end has got to.
+    """
+
+    def __init__(self, channel: Channel, inbox: Inbox | None = None) -> None:
+        self.inbox = Inbox() if inbox is None else inbox
+        self._channel = channel
+        self._uploads: dict[str, _Upload] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def receive(self, message: Opened) -> bool:
+        """Take a message if it is about files."""
+        if not message.type.startswith("file."):
+            return False
+        now = asyncio.get_running_loop().time()
+        for upload in list(self._uploads.values()):
+            upload.receive(message, now)
+        for answer in self.inbox.receive(message.type, message.payload, now):
+            self._answer(answer)
+        self._schedule()
+        return True
+
+    async def send(self, attachment: Attachment, on_progress: Progress | None = None) -> str:
+        """Send a file; its id, once the other end has all of it and has checked it.
+
+        Waits for the other end where it is away. Raises FileError, or the channel's
+        failure; cancelling it cancels the transfer.
+        """
+        upload = _Upload(self._channel, Outgoing(attachment, on_progress=on_progress))
+        file_id = upload.machine.file_id
+        self._uploads[file_id] = upload
+        try:
+            await upload.run()
+        finally:
+            del self._uploads[file_id]
+        return file_id
+
+    def established(self) -> None:
+        """There is a new session."""
+        for upload in self._uploads.values():
+            upload.resume()
+
+    def ended(self) -> None:
+        """The session is over."""
+        for upload in self._uploads.values():
+            upload.pause()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _answer(self, message: Message) -> None:
+        type, payload = message
+        # Without a session: the sender begins again in the next one, and is answered there.
+        with contextlib.suppress(NotConnected):
+            self._channel.send(type, payload)
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.inbox.deadline is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self.inbox.deadline, self._prune)
+
+    def _prune(self) -> None:
+        self.inbox.prune(asyncio.get_running_loop().time())
+        self._schedule()
+
+
+class _Upload:
+    """One file on its way out: what its machine wants sent, at the channel's pace."""
+
+    def __init__(self, channel: Channel, machine: Outgoing) -> None:
+        self.machine = machine
+        self._channel = channel
+        self._messages: list[Message] = []
+        self._wake = asyncio.Event()
+        self._not_before = 0.0
+        self._begin = True
+
+    def receive(self, message: Opened, now: float) -> None:
+        answers = self.machine.receive(message.type, message.payload, now)
+        self._messages += answers
+        self._wake.set()
+
+    def resume(self) -> None:
+        self._begin = True
+        self._wake.set()
+
+    def pause(self) -> None:
+        self._messages.clear()
+        self.machine.suspend()
+
+    async def run(self) -> None:
+        machine = self.machine
+        try:
+            while not (machine.done or machine.failed):
+                await self._channel.wait_ready()
+                await self._turn()
+        except asyncio.CancelledError:
+            self._cancel()
+            raise
+        if machine.failed:
+            raise FileError(machine.error)
+
+    async def _turn(self) -> None:
+        """Send what is due, then wait for an answer, a time-out or a new session."""
+        loop = asyncio.get_running_loop()
+        self._wake.clear()
+        now = loop.time()
+        if now < self._not_before:
+            await self._wait_until(self._not_before)
+            return
+        if self._begin:
+            self._begin = False
+            self._messages = self.machine.restart(now)
+        else:
+            self._messages += self.machine.tick(now)
+        while self._messages:
+            if delay := self._pace(self._messages[0][0], loop.time()):
+                await asyncio.sleep(delay)
+                continue
+            try:
+                type, payload = self._messages[0]
+                self._channel.send(type, payload, on_failure=self._failed)
+                del self._messages[0]
+                await self._channel.drain()
+            except NotConnected:
+                return
+        if not (self.machine.done or self.machine.failed):
+            await self._wait_until(self.machine.deadline)
+
+    def _pace(self, type: str, now: float) -> float:
+        """Chunks wait for their turn; what begins and ends a file does not."""
+        return self._channel.pacer.take(now, urgent=type != "file.chunk")
+
+    async def _wait_until(self, when: float | None) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(when):
+                await self._wake.wait()
+
+    def _failed(self, error: ClientError) -> None:
+        """The relay refused a message, or the other end missed it: begin again, in time."""
+        delay = 0.0
+        if isinstance(error, RelayRefused):
+            after = error.retry_after_ms
+            delay = _REFUSED_SECONDS if after is None else after / 1000
+        self._not_before = asyncio.get_running_loop().time() + delay
+        self.resume()
+
+    def _cancel(self) -> None:
+        with contextlib.suppress(NotConnected):
+            for type, payload in self.machine.cancel():
+                self._channel.send(type, payload)
