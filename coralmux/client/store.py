@@ -1,0 +1,387 @@
+"""What an endpoint keeps beyond the life of its process, token by token.
+
+A pairing's secret changes at the first handshake (PROTOCOL.md, section 3), so the
+link alone does not open it again: what is kept here does. `FileStore` keeps one
+file for each token and never shows a reader half of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import copy
+import errno
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import stat
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from coralmux.client.errors import ClientError
+from coralmux.e2e.events import Secrets
+
+# Ids of received messages that are remembered, so that one sent again is dropped.
+MAX_SEEN_IDS = 1024
+
+_SECRET_BYTES = 32
+_VERSION = 1
+# Seconds after which a temporary file is what a killed process left behind. Another
+# process's write of a few kilobytes does not take as long.
+_LEFT_BEHIND_SECONDS = 600
+_POSIX = os.name == "posix"
+
+logger = logging.getLogger(__name__)
+
+
+class StoreError(ClientError):
+    """What is kept cannot be read or written; nothing was overwritten.
+
+    `path` is the file or directory that it is about.
+    """
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(f"{path}: {text}")
+        self.path = path
+
+
+@dataclass(slots=True)
+class PairingState:
+    """What one end knows about one pairing.
+
+    `secrets`: None for a pairing by token alone. `seen_ids`: ids of the last 1,024
+    messages received, oldest first. `peer_name`: as the other end called itself last.
+    `link_digest`: SHA-256 of the link's secret that all this began with, 32 bytes, or
+    None when it began without one.
+    """
+
+    secrets: Secrets | None = None
+    seen_ids: deque[str] = field(default_factory=deque)
+    peer_name: str = ""
+    link_digest: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.seen_ids = deque(self.seen_ids, maxlen=MAX_SEEN_IDS)
+
+    def __repr__(self) -> str:
+        secrets = None if self.secrets is None else "<hidden>"
+        return (
+            f"PairingState(secrets={secrets}, seen_ids=<{len(self.seen_ids)}>, "
+            f"peer_name={self.peer_name!r})"
+        )
+
+    @staticmethod
+    def for_link(state: PairingState | None, link_secret: bytes | None) -> PairingState:
+        """The state to go on with when a user opens a link, given what the store holds.
+
+        The same link again: what was kept wins, for the link's own secret is used up.
+        Another link for the same token: a new pairing, which starts afresh. A link
+        without a secret: what was kept wins, since an end that holds a secret never
+        falls back to version 1; to do without it on purpose, `forget` the token first.
+
+        Save a fresh state no sooner than its secret has opened a handshake, or an old
+        link pasted by mistake costs the user the pairing that works.
+        """
+        if link_secret is None:
+            return PairingState() if state is None else state
+        digest = hashlib.sha256(link_secret).digest()
+        if (
+            state is not None
+            and state.link_digest is not None
+            and hmac.compare_digest(state.link_digest, digest)
+        ):
+            return state
+        return PairingState(Secrets(link_secret, link=True), link_digest=digest)
+
+
+class Store(Protocol):
+    """Where an endpoint keeps its pairings. Methods raise StoreError."""
+
+    def load(self, token: str) -> PairingState | None:
+        """What was saved last, the caller's to change; None when there is nothing."""
+
+    def save(self, token: str, state: PairingState) -> None:
+        """Keep this instead. It outlives the process once this has returned."""
+
+    def forget(self, token: str) -> None:
+        """Keep nothing of this pairing. No error when there is nothing."""
+
+
+class MemoryStore:
+    """A store that ends with the process: for tests, and for what must leave no trace."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, PairingState] = {}
+
+    def __repr__(self) -> str:
+        return f"MemoryStore(<{len(self._states)}>)"
+
+    def load(self, token: str) -> PairingState | None:
+        return copy.deepcopy(self._states.get(token))
+
+    def save(self, token: str, state: PairingState) -> None:
+        self._states[token] = copy.deepcopy(state)
+
+    def forget(self, token: str) -> None:
+        self._states.pop(token, None)
+
+
+class FileStore:
+    """One file for each token, readable by its owner alone.
+
+    `directory` is made when needed (mode 0700). A file (0600) is named by the first 32
+    hex digits of the token's SHA-256, and the token stands nowhere in it. Files are
+    replaced whole: of two processes that write, the last one wins, and a process killed
+    at any moment leaves the old file or the new one.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = Path(directory)
+
+    def __repr__(self) -> str:
+        return f"FileStore({str(self.directory)!r})"
+
+    def load(self, token: str) -> PairingState | None:
+        """What was saved last. A file that others may read is closed to them, with a warning."""
+        path = self._path(token)
+        try:
+            content = _read_private(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise _failed(path, "cannot be read", error) from error
+        try:
+            return _decode(content)
+        except _FromTheFuture:
+            why = (
+                "was written by a newer version of this program. Update the program, or move "
+                "the file away and pair again with a new link."
+            )
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            why = (
+                "is damaged and was left as it is. Put a copy of it back, or move the file "
+                "away and pair again with a new link."
+            )
+        # Outside of the handlers: a decoding error in the chain may hold the content.
+        raise StoreError(path, why)
+
+    def save(self, token: str, state: PairingState) -> None:
+        """Replace the file, and return when the disk has it."""
+        path = self._path(token)
+        content = _encode(state)
+        try:
+            self._make_directory()
+            self._sweep(path, older_than=_LEFT_BEHIND_SECONDS)
+            _replace(path, content)
+        except OSError as error:
+            raise _failed(path, "cannot be written", error) from error
+
+    def forget(self, token: str) -> None:
+        """Delete the file, and what a killed process left of it."""
+        path = self._path(token)
+        try:
+            path.unlink(missing_ok=True)
+            self._sweep(path, older_than=0)
+            _sync_directory(self.directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _failed(path, "cannot be deleted", error) from error
+
+    def _path(self, token: str) -> Path:
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.directory / f"{digest[:32]}.json"
+
+    def _make_directory(self) -> None:
+        # A directory that is already there is its owner's business: it may be one
+        # that others have to get into. The files in it are closed in any case.
+        if self.directory.is_dir():
+            return
+        self.directory.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            self.directory.mkdir(mode=0o700)
+            # A umask can take away the owner's own rights.
+            self.directory.chmod(0o700)
+        if not self.directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+
+    def _sweep(self, path: Path, *, older_than: float) -> None:
+        """Delete temporary files, with a secret in each, that killed processes left."""
+        for left in self.directory.glob(f".{path.name}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - left.lstat().st_mtime >= older_than:
+                    left.unlink()
+
+
+def user_data_directory() -> Path:
+    """The directory where this user's programs keep their data for CoralMux; not made here.
+
+    `CORALMUX_DATA_DIR` where it is set; else `%LOCALAPPDATA%\\coralmux` on Windows,
+    `~/Library/Application Support/coralmux` on macOS, and elsewhere
+    `$XDG_DATA_HOME/coralmux` or `~/.local/share/coralmux` (XDG Base Directory
+    Specification, which has relative paths ignored). Raises StoreError when the user
+    has no home directory.
+    """
+    if chosen := os.environ.get("CORALMUX_DATA_DIR"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA")
+        base = Path(local) if local else _home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        base = _home() / "Library" / "Application Support"
+    else:
+        shared = Path(os.environ.get("XDG_DATA_HOME", ""))
+        base = shared if shared.is_absolute() else _home() / ".local" / "share"
+    return base / "coralmux"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise StoreError(
+            Path("~"), "there is no home directory. Set CORALMUX_DATA_DIR to a directory."
+        ) from None
+
+
+def _failed(path: Path, what: str, error: OSError) -> StoreError:
+    if error.errno == errno.ELOOP:
+        why, remedy = "is a symbolic link", "Put the file itself there, or remove the link"
+    else:
+        why = error.strerror or type(error).__name__
+        remedy = "Mend the path, its owner or its mode, or choose another directory"
+    return StoreError(path, f"{what}: {why}. {remedy}.")
+
+
+# ---- The file
+
+
+class _Kept(msgspec.Struct):
+    """The file's JSON. Secrets in unpadded base64url, the digest in hex."""
+
+    version: int
+    current: str | None
+    next: str | None
+    link: bool
+    link_digest: str | None
+    seen_ids: list[str]
+    peer_name: str
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+class _FromTheFuture(Exception):
+    """A later version of this module wrote the file."""
+
+
+def _encode(state: PairingState) -> bytes:
+    kept = state.secrets
+    return msgspec.json.encode(
+        _Kept(
+            version=_VERSION,
+            current=None if kept is None else _text(kept.current),
+            next=None if kept is None or kept.next is None else _text(kept.next),
+            link=kept is not None and kept.link,
+            link_digest=None if state.link_digest is None else state.link_digest.hex(),
+            seen_ids=list(state.seen_ids),
+            peer_name=state.peer_name,
+        )
+    )
+
+
+def _decode(content: bytes) -> PairingState:
+    """Raises _FromTheFuture, MsgspecError or ValueError."""
+    version = msgspec.json.decode(content, type=_Versioned).version
+    if version > _VERSION:
+        raise _FromTheFuture
+    kept = msgspec.json.decode(content, type=_Kept)
+    if version != _VERSION or (kept.current is None and kept.next is not None):
+        raise ValueError
+    digest = None if kept.link_digest is None else bytes.fromhex(kept.link_digest)
+    if digest is not None and len(digest) != hashlib.sha256().digest_size:
+        raise ValueError
+    following = None if kept.next is None else _bytes(kept.next)
+    return PairingState(
+        None if kept.current is None else Secrets(_bytes(kept.current), following, kept.link),
+        deque(kept.seen_ids),
+        kept.peer_name,
+        digest,
+    )
+
+
+def _text(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes:
+    secret = base64.urlsafe_b64decode(f"{text}=")
+    if len(secret) != _SECRET_BYTES or _text(secret) != text:
+        raise ValueError
+    return secret
+
+
+def _read_private(path: Path) -> bytes:
+    # Without O_NONBLOCK the opening of a pipe would wait for its writer.
+    with open(path, "rb", opener=_opener("O_NOFOLLOW", "O_NONBLOCK")) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if _POSIX and about.st_mode & 0o077:
+            closed = False
+            with contextlib.suppress(OSError):
+                os.fchmod(file.fileno(), 0o600)
+                closed = True
+            logger.warning(
+                "%s: other users could read this pairing's secret; %s",
+                path,
+                "the file is closed to them now"
+                if closed
+                else "close the file to them (chmod 600)",
+            )
+        return file.read()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(temporary, "xb", opener=_opener("O_NOFOLLOW")) as file:
+            if _POSIX:
+                # A umask can take away the owner's own rights.
+                os.fchmod(file.fileno(), 0o600)
+            file.write(content)
+            file.flush()
+            # The name must not reach the disk before the content does.
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    if not _POSIX:
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opener(*names: str) -> Callable[[str, int], int]:
+    """Open with these flags too, as far as the platform has them, and for the owner alone."""
+    more = sum(int(getattr(os, name, 0)) for name in names)
+    return lambda path, flags: os.open(path, flags | more, 0o600)
