@@ -1,6 +1,124 @@
 """CoralMux: talk to the AI agent at home through a relay that cannot read along.
 
-This package is the client side and the wire contract; it never imports Django.
+    agent = coralmux.Agent.from_link(link)
+
+    @agent.on_chat
+    async def reply(message):
+        yield "Hello "
+        yield "there"
+
+    agent.run()
+
+This package is the client side and the wire contract; it never imports Django. What is
+named here is the public interface, described in docs/library.md.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coralmux.client.agent import Agent, BackendError, ChatMessage, Request
+    from coralmux.client.answer import Answer
+    from coralmux.client.attachments import Attachment, AttachmentError, RemoteAttachment
+    from coralmux.client.errors import (
+        AgentError,
+        ClientError,
+        ConnectionLost,
+        InvalidAnswer,
+        MessageLost,
+        MessageTooLarge,
+        NotConnected,
+        PairingRefused,
+        PeerOffline,
+        RelayRefused,
+        ReplyIncomplete,
+        RequestTimeout,
+        Stopped,
+    )
+    from coralmux.client.file_messages import FileError
+    from coralmux.client.messages import ToolStatus, Turn
+    from coralmux.client.phone import Phone
+    from coralmux.client.store import FileStore, MemoryStore, StoreError, user_data_directory
+    from coralmux.e2e.events import PeerInfo
+    from coralmux.e2e.link import LinkError, PairingLink
+
 __version__ = "0.1.0"
+
+# Loaded when first used: the relay imports this package for its protocol alone.
+_HOMES = {
+    "coralmux.client.agent": ("Agent", "BackendError", "ChatMessage", "Request"),
+    "coralmux.client.answer": ("Answer",),
+    "coralmux.client.attachments": ("Attachment", "AttachmentError", "RemoteAttachment"),
+    "coralmux.client.errors": (
+        "AgentError",
+        "ClientError",
+        "ConnectionLost",
+        "InvalidAnswer",
+        "MessageLost",
+        "MessageTooLarge",
+        "NotConnected",
+        "PairingRefused",
+        "PeerOffline",
+        "RelayRefused",
+        "ReplyIncomplete",
+        "RequestTimeout",
+        "Stopped",
+    ),
+    "coralmux.client.file_messages": ("FileError",),
+    "coralmux.client.messages": ("ToolStatus", "Turn"),
+    "coralmux.client.phone": ("Phone",),
+    "coralmux.client.store": ("FileStore", "MemoryStore", "StoreError", "user_data_directory"),
+    "coralmux.e2e.events": ("PeerInfo",),
+    "coralmux.e2e.link": ("LinkError", "PairingLink"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Agent",
+    "AgentError",
+    "Answer",
+    "Attachment",
+    "AttachmentError",
+    "BackendError",
+    "ChatMessage",
+    "ClientError",
+    "ConnectionLost",
+    "FileError",
+    "FileStore",
+    "InvalidAnswer",
+    "LinkError",
+    "MemoryStore",
+    "MessageLost",
+    "MessageTooLarge",
+    "NotConnected",
+    "PairingLink",
+    "PairingRefused",
+    "PeerInfo",
+    "PeerOffline",
+    "Phone",
+    "RelayRefused",
+    "RemoteAttachment",
+    "ReplyIncomplete",
+    "Request",
+    "RequestTimeout",
+    "Stopped",
+    "StoreError",
+    "ToolStatus",
+    "Turn",
+    "__version__",
+    "user_data_directory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

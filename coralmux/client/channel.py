@@ -188,6 +188,11 @@ class Channel:
         self.failure = None
         self._connection.reconnect()
 
+    def give_up(self, failure: ClientError) -> None:
+        """Tell all that wait, now and later, that there will be no session."""
+        self.failure = failure
+        self._changed.set()
+
     async def wait_ready(self) -> None:
         """Return when messages can be sent.
 
@@ -235,6 +240,24 @@ class Channel:
                 self._fates.popitem(last=False)
         self._post(type, id, sealed)
         return id
+
+    def insist(self, type: str, payload: dict[str, Any], *, tries: int = 3) -> None:
+        """Send what must arrive: again, under the same id, where it was refused or lost.
+
+        Raises as `send`; what becomes of the later tries is not told.
+        """
+        id = new_id()
+
+        def again(error: ClientError, left: int) -> None:
+            after = error.retry_after_ms if isinstance(error, RelayRefused) else 0
+            if left and after is not None and not isinstance(error, PeerOffline):
+                asyncio.get_running_loop().call_later(after / 1000, attempt, left)
+
+        def attempt(left: int) -> None:
+            with contextlib.suppress(ClientError):
+                self.send(type, payload, id=id, on_failure=lambda error: again(error, left - 1))
+
+        self.send(type, payload, id=id, on_failure=lambda error: again(error, tries - 1))
 
     async def drain(self) -> None:
         """Return when the outgoing queue is short enough for more. Raises NotConnected."""

@@ -185,6 +185,12 @@ class Coalescer:
             self._waiting.append((piece, size))
             self.pending += size
 
+    def finish(self) -> None:
+        """Nothing more comes: half a character that still waits for its other one is let go."""
+        if self._half:
+            self._half = ""
+            self.add("\ufffd")
+
     def take(self) -> tuple[str, int] | None:
         """The next delta and its number from 1 on, or None if nothing waits.
 

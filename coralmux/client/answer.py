@@ -1,0 +1,197 @@
+"""An answer on its way to a phone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from coralmux.client.attachments import (
+    Attachment,
+    RemoteAttachment,
+    check_inline,
+    from_inline,
+)
+from coralmux.client.errors import ClientError, ReplyIncomplete, RequestTimeout
+from coralmux.client.exchange import Exchange
+from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read
+from coralmux.client.reply import described
+
+if TYPE_CHECKING:
+    from coralmux.client.phone import Phone
+
+# (attachment, bytes that arrived, bytes in all)
+OnProgress = Callable[[Attachment, int, int], None]
+OnTool = Callable[[ToolStatus], None]
+
+
+@dataclass(slots=True)
+class Question:
+    """What `Phone.ask` was given."""
+
+    text: str = field(repr=False)
+    id: str
+    attachments: Sequence[Attachment] = field(repr=False)
+    more: dict[str, Any] = field(repr=False)
+    timeout: float | None
+    on_tool: OnTool | None
+    on_progress: OnProgress | None
+
+
+class Answer:
+    """Iterate over it for the deltas, or await it for the whole text; once.
+
+    When it has ended, `text` is the whole of it, `attachments` are the files that came
+    with it, `usage` is what the agent says it took, and `cancelled` whether `cancel`
+    cut it short. `id` names the question.
+
+    Raises, while it is iterated: AgentError (what the agent says went wrong), PeerOffline,
+    ConnectionLost, MessageLost, RelayRefused, RequestTimeout, ReplyIncomplete,
+    PairingRefused, Stopped, FileError and AttachmentError; each has the `ids` it is about.
+    """
+
+    def __init__(self, phone: Phone, question: Question) -> None:
+        self.id = question.id
+        self.text = ""
+        self.attachments: list[Attachment | RemoteAttachment] = []
+        self.usage: dict[str, Any] = {}
+        self.cancelled = False
+        self._phone = phone
+        self._question = question
+        self._exchange: Exchange | None = None
+        self._ended = False
+        self._deltas = self._follow()
+
+    def __repr__(self) -> str:
+        return f"<Answer to {self.id}, {len(self.text)} characters>"
+
+    def __aiter__(self) -> AsyncGenerator[str, None]:
+        return self._deltas
+
+    def __await__(self) -> Generator[Any, None, str]:
+        return self._whole().__await__()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._deltas.aclose()
+
+    async def _whole(self) -> str:
+        async for _ in self._deltas:
+            pass
+        return self.text
+
+    def cancel(self) -> None:
+        """Ask the agent to stop; the answer then ends with what was said until then.
+
+        Version 1 knows no cancelling: there nothing more is handed out, and the next
+        question waits until the agent has come to its end.
+        """
+        if self._exchange is None or self._ended:
+            return
+        if self._phone.channel.version == 2:
+            with contextlib.suppress(ClientError):
+                self._phone.channel.send("chat.cancel", {"ref": self.id})
+        self.cancelled = True
+
+    async def _follow(self) -> AsyncGenerator[str, None]:
+        phone, question = self._phone, self._question
+        async with phone.turn():
+            await phone.ready(question.timeout)
+            payload = {"text": question.text} | question.more
+            if question.attachments:
+                payload["attachments"] = await self._send_attachments()
+            if phone.channel.version == 1:
+                check_inline(
+                    len(msgspec.json.encode(payload)),
+                    max_message_bytes=phone.channel.max_message_bytes,
+                )
+            with phone.exchange(self.id, "chat.stream", "chat.done", "chat.tool_status") as waiting:
+                self._exchange = waiting
+                phone.channel.send("chat.send", payload, id=self.id, on_failure=waiting.fail)
+                try:
+                    async for delta in self._read(waiting):
+                        yield delta
+                except (RequestTimeout, GeneratorExit, asyncio.CancelledError):
+                    # Nobody listens any more. After a time-out it also brings to light
+                    # what was lost: the agent misses the question, or we its answer.
+                    self.cancel()
+                    raise
+                finally:
+                    self._ended = True
+
+    async def _read(self, waiting: Exchange) -> AsyncGenerator[str, None]:
+        """Hand out deltas in order. After one that is missing, the end brings the rest."""
+        seen = 0
+        complete = True
+        while True:
+            message = await waiting.next(self._question.timeout)
+            if message.type == "chat.tool_status":
+                if self._question.on_tool is not None:
+                    self._question.on_tool(read(message.payload, ToolStatus))
+            elif message.type == "chat.stream":
+                delta = read(message.payload, ChatStream)
+                if delta.seq and delta.seq <= seen:
+                    continue
+                complete = complete and delta.seq in (0, seen + 1)
+                seen = delta.seq
+                if complete and not (self.cancelled and self._phone.channel.version == 1):
+                    self.text += delta.delta
+                    yield delta.delta
+            elif message.type == "chat.done":
+                done = read(message.payload, ChatDone)
+                break
+        self.usage = done.usage
+        self.cancelled = done.cancelled or self.cancelled
+        if rest := self._rest(done.full_text, complete):
+            self.text += rest
+            yield rest
+        self.attachments = [self._attachment(item) for item in done.attachments]
+
+    def _rest(self, full_text: str, complete: bool) -> str:
+        """What is missing at the end. Raises ReplyIncomplete where that cannot be told."""
+        if full_text.startswith(self.text):
+            return "" if self.cancelled and complete else full_text[len(self.text) :]
+        if complete:
+            # An agent may tidy up what it has said; that was handed out as it was said.
+            return ""
+        raise ReplyIncomplete(
+            "Parts of the answer were lost on the way, and what came does not fit its end. "
+            "Ask again.",
+            full_text=full_text,
+            ids=(self.id,),
+        )
+
+    def _attachment(self, item: dict[str, Any]) -> Attachment | RemoteAttachment:
+        if "file_id" in item:
+            return self._phone.transfers.inbox.claim(item["file_id"])
+        return from_inline(item)
+
+    async def _send_attachments(self) -> list[dict[str, Any]]:
+        """Files go ahead of the message in version 2, and inside it in version 1."""
+        question = self._question
+        if self._phone.channel.version == 1:
+            return [attachment.to_inline() for attachment in question.attachments]
+        sent = []
+        for attachment in question.attachments:
+            report = None
+            if question.on_progress is not None:
+                report = _reporter(question.on_progress, attachment)
+            file_id = await self._phone.transfers.send(attachment, report)
+            sent.append(described(attachment, file_id))
+        return sent
+
+
+def _reporter(on_progress: OnProgress, attachment: Attachment) -> Callable[[int, int], None]:
+    return lambda sent, total: on_progress(attachment, sent, total)

@@ -1,0 +1,356 @@
+"""The phone's side: asks one agent, or the several behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from coralmux.client import connection as wire
+from coralmux.client.answer import Answer, OnProgress, OnTool, Question
+from coralmux.client.attachments import Attachment
+from coralmux.client.channel import AnyEvent, Channel, new_id
+from coralmux.client.errors import (
+    ClientError,
+    ConnectionLost,
+    InvalidAnswer,
+    NotConnected,
+    PeerOffline,
+)
+from coralmux.client.exchange import Exchange, Exchanges
+from coralmux.client.messages import (
+    AgentChange,
+    AgentProfile,
+    GroupMessage,
+    GroupMessages,
+    HistoryEntry,
+    MemoryHit,
+    SystemStatus,
+    Turn,
+    read,
+)
+from coralmux.client.store import Store
+from coralmux.client.transfers import Transfers
+from coralmux.e2e import events as e2e
+from coralmux.e2e.events import Opened, PeerInfo
+from coralmux.e2e.link import PairingLink
+from coralmux.protocol import Role
+
+log = logging.getLogger("coralmux")
+
+# Seconds. A request is answered from what the agent has; an answer to a question may have
+# to think, so what counts is the silence between two pieces of it.
+REQUEST_SECONDS = 30.0
+SILENCE_SECONDS = 300.0
+READY_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+class Phone:
+    """Talk to the agent of a pairing.
+
+        async with coralmux.Phone.from_link(link, store=store) as phone:
+            async for delta in phone.ask("What is in this picture?", images=["cat.jpg"]):
+                print(delta, end="")
+
+    The agent may hand over a new secret when the link is used for the first time, after
+    which the link itself opens nothing. The `store` keeps that secret. Without one it is
+    lost with this object, and a new link is needed then.
+
+    `options` go to the connection: `ssl`, `proxy`, `timers`.
+    """
+
+    def __init__(
+        self,
+        link: PairingLink,
+        *,
+        name: str = "Phone",
+        store: Store | None = None,
+        on_event: Callable[[AnyEvent], None] | None = None,
+        on_group_message: Callable[[GroupMessage], None] | None = None,
+        **options: Any,
+    ) -> None:
+        self.channel = Channel(
+            link,
+            Role.PHONE,
+            name=name,
+            store=store,
+            on_message=self._message,
+            on_event=self._event,
+            **options,
+        )
+        self.transfers = Transfers(self.channel)
+        self._exchanges = Exchanges(self.channel.version)
+        self._on_event = on_event
+        self._on_group_message = on_group_message
+        self._one_at_a_time = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._cause = "The relay has not answered yet."
+        self._online = False
+
+    @classmethod
+    def from_link(cls, link: str | PairingLink, **arguments: Any) -> Phone:
+        """A phone for this link. Raises LinkError, StoreError."""
+        return cls(PairingLink.parse(link) if isinstance(link, str) else link, **arguments)
+
+    @property
+    def agent(self) -> PeerInfo | None:
+        """Who answers, once that is known; `verified` if the pairing's secret proves it."""
+        return self.channel.peer
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._run(), name="coralmux phone")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _run(self) -> None:
+        try:
+            await self.channel.run()
+        except ClientError as error:
+            self.channel.give_up(error)
+        except Exception:
+            log.exception("the phone's connection failed")
+            self.channel.give_up(NotConnected("The phone failed. Its log says more."))
+        else:
+            if self.channel.failure is None:
+                self.channel.give_up(NotConnected("The phone is closed."))
+        finally:
+            self._fail_all()
+
+    async def close(self) -> None:
+        """Leave the relay; whatever still waits for an answer is told."""
+        if self._task is None:
+            return
+        task, self._task = self._task, None
+        try:
+            await self.channel.close()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            self.transfers.close()
+
+    async def ready(self, timeout: float | None = READY_SECONDS) -> PeerInfo:
+        """Wait until the agent is there and messages can be exchanged; who it is.
+
+        Raises PairingRefused, Stopped, PeerOffline (the agent is not there), or
+        NotConnected (the relay is not).
+        """
+        if self._task is None:
+            raise NotConnected("The phone is not running; use it in `async with`.")
+        try:
+            async with asyncio.timeout(timeout):
+                await self.channel.wait_ready()
+        except TimeoutError:
+            if self._online:
+                raise PeerOffline(
+                    "The agent is not connected to the relay. Start it, and ask again."
+                ) from None
+            raise NotConnected(self._cause) from None
+        if self.agent is None:
+            raise NotConnected("The agent left again.")
+        return self.agent
+
+    def reconnect(self) -> None:
+        """Come back at once; also after another device has taken this one's place."""
+        self.channel.reconnect()
+
+    # Questions.
+
+    def ask(
+        self,
+        text: str,
+        *,
+        images: Sequence[Attachment | str] = (),
+        agent_id: str = "",
+        conversation: Sequence[Turn] = (),
+        model: str = "",
+        options: dict[str, Any] | None = None,
+        id: str | None = None,
+        timeout: float | None = SILENCE_SECONDS,
+        on_tool: OnTool | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Answer:
+        """Ask a question; see Answer for what to do with it.
+
+        `images` are attachments or paths (read now; raises OSError, AttachmentError), in
+        version 2 of any type. `timeout` is the longest silence in seconds, None for no
+        limit. `id` sends a question again that is not known to have arrived.
+        """
+        more: dict[str, Any] = {
+            "agent_id": agent_id,
+            "model": model,
+            "options": options,
+            "conversation": [{"role": turn.role, "content": turn.content} for turn in conversation],
+        }
+        attachments = [
+            image if isinstance(image, Attachment) else Attachment.from_path(image)
+            for image in images
+        ]
+        question = Question(
+            text=text,
+            id=new_id() if id is None else id,
+            attachments=attachments,
+            more={key: value for key, value in more.items() if value},
+            timeout=timeout,
+            on_tool=on_tool,
+            on_progress=on_progress,
+        )
+        return Answer(self, question)
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncGenerator[None, None]:
+        """In version 1 one question at a time: answers do not say what they answer."""
+        if self.channel.version == 2:
+            yield
+            return
+        async with self._one_at_a_time:
+            yield
+
+    @contextlib.contextmanager
+    def exchange(self, id: str, *types: str) -> Generator[Exchange, None, None]:
+        """A place where the answers to a request arrive."""
+        exchange = self._exchanges.open(id, *types)
+        try:
+            yield exchange
+        finally:
+            self._exchanges.close(exchange)
+
+    # Requests.
+
+    async def history(
+        self, agent_id: str = "", limit: int = 50, *, timeout: float = REQUEST_SECONDS
+    ) -> list[HistoryEntry]:
+        """The last messages with an agent, oldest first as the agent gives them."""
+        payload = {"agent_id": agent_id, "limit": limit}
+        result = await self._request("chat.history", payload, "chat.history.result", timeout)
+        return read(result.get("messages"), list[HistoryEntry])
+
+    async def agents(self, *, timeout: float = REQUEST_SECONDS) -> list[AgentProfile]:
+        """The agents behind this pairing."""
+        result = await self._request("agent.list", {}, "agent.list.result", timeout)
+        return read(result.get("agents"), list[AgentProfile])
+
+    async def create_agent(
+        self, *, timeout: float = REQUEST_SECONDS, **profile: Any
+    ) -> AgentChange:
+        """Make an agent: `name`, `model`, `system_prompt`, …, as the agent's side knows them."""
+        return await self._change("agent.create", profile, timeout)
+
+    async def update_agent(
+        self, id: str, *, timeout: float = REQUEST_SECONDS, **profile: Any
+    ) -> AgentChange:
+        """Change an agent."""
+        return await self._change("agent.update", {"id": id} | profile, timeout)
+
+    async def delete_agent(self, id: str, *, timeout: float = REQUEST_SECONDS) -> AgentChange:
+        """Delete an agent."""
+        return await self._change("agent.delete", {"id": id}, timeout)
+
+    async def _change(self, type: str, payload: dict[str, Any], timeout: float) -> AgentChange:
+        return read(await self._request(type, payload, "agent.result", timeout), AgentChange)
+
+    async def search_memory(
+        self,
+        query: str,
+        agent_id: str = "",
+        limit: int = 10,
+        *,
+        timeout: float = REQUEST_SECONDS,
+    ) -> list[MemoryHit]:
+        """Search what an agent remembers."""
+        payload = {"agent_id": agent_id, "query": query, "limit": limit}
+        result = await self._request("memory.search", payload, "memory.search.result", timeout)
+        # The field's connector has another name for them.
+        return read(result.get("results", result.get("memories")), list[MemoryHit])
+
+    async def groups(self, *, timeout: float = REQUEST_SECONDS) -> list[dict[str, Any]]:
+        """The rooms that the agent is in, as it describes them."""
+        result = await self._request("group.list", {}, "group.list.result", timeout)
+        return read(result.get("rooms"), list[dict[str, Any]])
+
+    async def group_messages(
+        self, room_id: str, limit: int = 50, *, timeout: float = REQUEST_SECONDS
+    ) -> GroupMessages:
+        """The last messages in a room."""
+        payload = {"room_id": room_id, "limit": limit}
+        result = await self._request("group.messages", payload, "group.messages.result", timeout)
+        return read(result, GroupMessages)
+
+    async def send_group_message(
+        self, room_id: str, text: str, *, timeout: float = REQUEST_SECONDS
+    ) -> GroupMessage:
+        """Say something in a room; the message as it stands there."""
+        payload = {"room_id": room_id, "text": text}
+        result = await self._request("group.send", payload, "group.message", timeout)
+        return read(result, GroupMessage)
+
+    async def system_status(self, *, timeout: float = REQUEST_SECONDS) -> SystemStatus:
+        """How the agent's machine is doing."""
+        return read(
+            await self._request("system.status", {}, "system.status.result", timeout),
+            SystemStatus,
+        )
+
+    async def _request(
+        self, type: str, payload: dict[str, Any], result: str, timeout: float
+    ) -> dict[str, Any]:
+        """Raises what `ready` raises, AgentError, RelayRefused, RequestTimeout, …"""
+        async with self.turn():
+            await self.ready(timeout)
+            with self.exchange(new_id(), result) as waiting:
+                self.channel.send(type, payload, id=waiting.id, on_failure=waiting.fail)
+                message = await waiting.next(timeout)
+                if message.type != result:
+                    raise InvalidAnswer(
+                        "The agent answered something else. Bring both ends up to date.",
+                        ids=(waiting.id,),
+                    )
+                return message.payload
+
+    # What comes.
+
+    def _message(self, message: Opened) -> None:
+        if self.transfers.receive(message) or self._exchanges.put(message):
+            return
+        if message.type == "group.message" and self._on_group_message is not None:
+            try:
+                self._on_group_message(read(message.payload, GroupMessage))
+            except Exception:
+                log.exception("the handler of group messages failed")
+
+    def _event(self, event: AnyEvent) -> None:
+        match event:
+            case wire.Connected():
+                self._online = True
+            case wire.Disconnected(cause=cause) | wire.Stopped(cause=cause):
+                self._online = False
+                self._cause = cause
+            case e2e.Established():
+                self.transfers.established()
+            case e2e.Ended(failure):
+                self.transfers.ended()
+                self._exchanges.fail_all(
+                    ConnectionLost,
+                    f"{failure.value} Whether the message was understood is not known; "
+                    "it can be sent again under the same id.",
+                )
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                log.exception("the phone's event handler failed")
+
+    def _fail_all(self) -> None:
+        failure = self.channel.failure
+        self._exchanges.fail_all(ConnectionLost, str(failure))

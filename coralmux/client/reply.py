@@ -1,0 +1,169 @@
+"""One reply of an agent on its way to the phone: deltas, tools, files, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from coralmux.client.attachments import Attachment, check_inline
+from coralmux.client.channel import Channel
+from coralmux.client.coalesce import Coalescer
+from coralmux.client.errors import ClientError, MessageLost, RelayRefused
+from coralmux.client.messages import ToolStatus
+from coralmux.client.transfers import Transfers
+
+# What a chat handler may yield.
+Piece = str | ToolStatus | Attachment
+
+# Bytes that may wait for their turn before the handler has to.
+_PENDING_BYTES = 64 * 1024
+
+
+class ReplyBroken(ClientError):
+    """The relay refused a part of the reply, so that its rest cannot follow in order."""
+
+
+class Reply:
+    """Sends what a handler yields. `ref` is the id of the question.
+
+    Texts go out at once, or joined where the model is faster than the relay allows.
+    """
+
+    def __init__(self, channel: Channel, transfers: Transfers, ref: str) -> None:
+        self.usage: dict[str, Any] = {}
+        self._channel = channel
+        self._transfers = transfers
+        self._ref = {"ref": ref} if channel.version == 2 else {}
+        self._coalescer = Coalescer()
+        self._attachments: list[dict[str, Any]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._broken: ClientError | None = None
+
+    async def follow(self, pieces: AsyncIterator[Piece]) -> None:
+        """Send all that comes. Raises what the handler raises, NotConnected, or ReplyBroken."""
+        async for piece in pieces:
+            if isinstance(piece, str):
+                await self._say(piece)
+            elif isinstance(piece, ToolStatus):
+                await self._flush()
+                self._send("chat.tool_status", msgspec.to_builtins(piece))
+            elif isinstance(piece, Attachment):
+                await self._attach(piece)
+            else:
+                raise TypeError(
+                    "a chat handler yields str, ToolStatus or Attachment, "
+                    f"not {type(piece).__name__}"
+                )
+
+    async def done(self, *, cancelled: bool = False) -> None:
+        """End the reply well, or as the phone wished."""
+        await self._flush(finish=True)
+        payload: dict[str, Any] = {"full_text": self._coalescer.full_text}
+        if self.usage:
+            payload["usage"] = self.usage
+        if self._attachments:
+            payload["attachments"] = self._attachments
+            if self._channel.version == 1:
+                check_inline(
+                    len(msgspec.json.encode(payload)),
+                    max_message_bytes=self._channel.max_message_bytes,
+                )
+        if cancelled:
+            payload["cancelled"] = True
+        await self._turn()
+        self._channel.insist("chat.done", payload | self._ref)
+
+    async def failed(self, code: str, message: str) -> None:
+        """End the reply with an error, behind what was said so far."""
+        self._broken = None
+        await self._flush(finish=True)
+        self._channel.insist("chat.error", {"code": code, "message": message} | self._ref)
+
+    def close(self) -> None:
+        """Send nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _say(self, text: str) -> None:
+        self._coalescer.add(text)
+        await self._channel.drain()
+        self._push()
+        # A handler that never waits would keep all others from being heard.
+        await asyncio.sleep(0)
+        while self._coalescer.pending > _PENDING_BYTES:
+            await self._turn()
+            self._push()
+
+    def _push(self) -> None:
+        """Send what may go now; the rest follows when it may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._coalescer.pending:
+            now = loop.time()
+            if delay := self._channel.pacer.take(now, urgent=self._coalescer.urgent):
+                self._timer = loop.call_at(now + delay, self._push_late)
+                return
+            if (piece := self._coalescer.take()) is not None:
+                delta, seq = piece
+                self._send("chat.stream", {"delta": delta, "seq": seq})
+
+    def _push_late(self) -> None:
+        self._timer = None
+        try:
+            self._push()
+        except ClientError as error:
+            self._broken = error
+
+    async def _flush(self, *, finish: bool = False) -> None:
+        """Return when everything that was said is on its way."""
+        if finish:
+            self._coalescer.finish()
+        self._push()
+        while self._coalescer.pending:
+            await self._turn()
+            self._push()
+
+    async def _turn(self) -> None:
+        """Wait until the pacer would let a frame go, and the connection take it."""
+        loop = asyncio.get_running_loop()
+        while delay := self._channel.pacer.delay(loop.time(), urgent=not self._coalescer.pending):
+            await asyncio.sleep(delay)
+        await self._channel.drain()
+
+    async def _attach(self, attachment: Attachment) -> None:
+        await self._flush()
+        if self._channel.version == 1:
+            self._attachments.append(attachment.to_inline())
+            return
+        file_id = await self._transfers.send(attachment)
+        self._attachments.append(described(attachment, file_id))
+
+    def _send(self, type: str, payload: dict[str, Any]) -> None:
+        if self._broken is not None:
+            raise self._broken
+        self._channel.send(type, payload | self._ref, on_failure=self._failed)
+
+    def _failed(self, error: ClientError) -> None:
+        if isinstance(error, MessageLost):
+            # chat.done has the whole text, from which the phone fills what it misses.
+            return
+        if isinstance(error, RelayRefused) and error.retry_after_ms is not None:
+            now = asyncio.get_running_loop().time()
+            self._channel.pacer.limited(now, error.retry_after_ms / 1000)
+        self._broken = ReplyBroken(f"The answer was cut off. {error}")
+
+
+def described(attachment: Attachment, file_id: str) -> dict[str, Any]:
+    """How a message names a file that was sent before it."""
+    return {
+        "type": "image" if attachment.is_image else "file",
+        "mime_type": attachment.mime_type,
+        "name": attachment.name,
+        "size": len(attachment.data),
+        "file_id": file_id,
+    }
