@@ -233,14 +233,26 @@ def test_a_truncated_message_is_refused(length: int) -> None:
     responder.read_message(message)
 
 
+def first_message(public: bytes, payload: bytes) -> bytes:
+    """What an initiator with the secret would write that keeps to no rule."""
+    state = SymmetricState()
+    state.mix_hash(b"prologue")
+    state.mix_key_and_hash(PSK)
+    state.mix_hash(public)
+    state.mix_key(public)
+    return public + state.encrypt_and_hash(payload)
+
+
 def test_messages_end_at_65535_bytes() -> None:
     initiator, responder = pair()
     with pytest.raises(ValueError, match="65487"):
         initiator.write_message(bytes(65_488))
     message = initiator.write_message(bytes(65_487))
     assert len(message) == 65_535
+    too_long = first_message(bytes(range(32)), bytes(65_488))
     with pytest.raises(E2EError):
-        responder.read_message(message + b"\0")
+        responder.read_message(too_long)
+    assert pair()[1].read_message(first_message(bytes(range(32)), b"x")) == b"x"
     assert responder.read_message(message) == bytes(65_487)
 
 
@@ -258,17 +270,9 @@ LOW_ORDER = [
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=range(len(LOW_ORDER)))
 def test_a_public_key_that_makes_no_secret_is_refused_from_either_end(point: bytes) -> None:
-    def first_half(psk: bytes) -> tuple[SymmetricState, bytes]:
-        state = SymmetricState()
-        state.mix_hash(b"prologue")
-        state.mix_key_and_hash(psk)
-        state.mix_hash(point)
-        state.mix_key(point)
-        return state, point + state.encrypt_and_hash(b"")
-
     # From the initiator: its message is right, so the answer is what cannot be written.
     responder = pair()[1]
-    responder.read_message(first_half(PSK)[1])
+    responder.read_message(first_message(point, b""))
     with pytest.raises(E2EError) as refused:
         responder.write_message()
     assert refused.value.failure is Failure.TAMPERED
