@@ -98,7 +98,7 @@ class Answer:
         Version 1 knows no cancelling: there nothing more is handed out, and the next
         question waits until the agent has come to its end.
         """
-        if self._exchange is None or self._ended:
+        if self._exchange is None or self._ended or self.cancelled:
             return
         if self._phone.channel.version == 2:
             with contextlib.suppress(ClientError):
