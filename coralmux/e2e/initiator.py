@@ -12,7 +12,9 @@ from coralmux.e2e.events import Event, Ignored, PairingRefused, Secrets, Store
 from coralmux.e2e.noise import HandshakeState
 from coralmux.e2e.records import Record, Records
 from coralmux.e2e.session import (
+    ANSWER_SECONDS,
     HS_BYTES,
+    PATIENCE_SECONDS,
     PROTOCOL,
     RESTART_SECONDS,
     SECRET_BYTES,
@@ -29,12 +31,8 @@ from coralmux.protocol import base64url
 from coralmux.protocol.envelope import Envelope, decode_object
 from coralmux.protocol.errors import ErrorCode, PeerCode
 
-# Seconds for an answer, and how often a phone asks before it says that none comes.
-ANSWER_SECONDS = 10.0
+# How often a phone asks before it says that no answer comes.
 ATTEMPTS = 3
-
-# Seconds until it tries again after having said so.
-PATIENCE_SECONDS = 60.0
 
 
 class PhoneSession(Session):
@@ -57,6 +55,7 @@ class PhoneSession(Session):
         self._attempts = 0
         self._started = float("-inf")
         self._online = False
+        self._heard = False
         self._told_no_version_2 = False
 
     @property
@@ -92,24 +91,31 @@ class PhoneSession(Session):
         self.deadline = None
         if exhausted := self._end_if_exhausted(now):
             return exhausted
-        if self._handshake is not None and self._attempts >= ATTEMPTS:
-            self._stop()
-            self._attempts = 0
-            self.deadline = now + PATIENCE_SECONDS
-            return [PairingRefused(Failure.NO_ANSWER)]
+        if self._attempts >= ATTEMPTS:
+            return self._give_up(Failure.NO_ANSWER, now)
         return self._step_1(now)
 
     def _begin(self, now: float) -> list[Event]:
+        self._forget_attempts()
+        return self._step_1(now)
+
+    def _forget_attempts(self) -> None:
         self._attempts = 0
         self._candidates = candidates(self._secrets)
-        return self._step_1(now)
+
+    def _give_up(self, failure: Failure, now: float) -> list[Event]:
+        """Say so, and try again later: step 1 or its answer may have been damaged or forged."""
+        self._stop()
+        self._forget_attempts()
+        self.deadline = now + PATIENCE_SECONDS
+        return [PairingRefused(failure)]
 
     def _restart(self, now: float) -> list[Event]:
         if not self._online:
             return []
         if now >= self._started + RESTART_SECONDS:
             return self._begin(now)
-        self._attempts = 0
+        self._forget_attempts()
         self.deadline = self._started + RESTART_SECONDS
         return []
 
@@ -144,9 +150,10 @@ class PhoneSession(Session):
             return [PairingRefused(Failure.NO_VERSION_2)]
         if message.step == 0:
             return [] if self._handshake is not None else self._restart(now)
-        if message.step != 2 or self._handshake is None or message.hs != self._hs:
+        handshake = self._handshake
+        if message.step != 2 or handshake is None or handshake.finished or message.hs != self._hs:
             return [Ignored("a step of no handshake that runs", id)]
-        return self._step_2(self._handshake, message.noise, id)
+        return self._step_2(handshake, message.noise, id)
 
     def _step_2(self, handshake: HandshakeState, noise: bytes, id: str) -> list[Event]:
         try:
@@ -158,7 +165,7 @@ class PhoneSession(Session):
             # Not the agent's: the handshake goes on waiting for the one that is.
             return [Ignored("a step 2 that was not made with this pairing's secret", id)]
         except ValueError:
-            self._stop()
+            # It holds the secret, and can do no better: a time-out like any other.
             return [Ignored("a step 2 that says nothing sensible", id)]
         events: list[Event] = []
         self._agreed = self._candidates[0]
@@ -170,18 +177,26 @@ class PhoneSession(Session):
             events.append(Store(self._secrets))
         keys = Records(self._hs, *handshake.split())
         self._stop()
+        self._heard = False
         step_3 = {"step": 3, **msgspec.to_builtins(self._identity)}
         events += self._send_sealed(keys, "key_exchange", step_3)
         return events + self._establish(keys, peer)
 
     def _confirmed(self) -> list[Event]:
+        self._heard = True
         if self._secrets.next is None:
             return []
         self._secrets = Secrets(self._agreed, None, link=self._secrets.link)
         return [Store(self._secrets)]
 
     def _foreign(self, envelope: Envelope, record: Record, now: float) -> list[Event]:
-        return [Ignored("a record of another session", envelope.id)]
+        ignored = Ignored("a record of another session", envelope.id)
+        late = now >= self._started + RESTART_SECONDS
+        if self._records is None or self._handshake is not None or self._heard or not late:
+            return [ignored]
+        # The agent goes on in its old session, and has said nothing in ours: step 3 seems
+        # to be lost, and what it says would be lost until we happen to say something.
+        return [*self._begin(now), ignored]
 
     def _told(self, error: ErrorPayload, now: float) -> list[Event]:
         if self._handshake is None or error.ref != self._step_1_id:
@@ -190,12 +205,12 @@ class PhoneSession(Session):
             self._candidates = self._candidates[1:]
             if self._candidates:
                 return self._step_1(now)
-            self._stop()
-            return [PairingRefused(Failure.SECRET_REFUSED)]
+            return self._give_up(Failure.SECRET_REFUSED, now)
         if error.code == ErrorCode.PEER_OFFLINE:
             # Either `status offline` follows, or it is worth another try.
             self._attempts -= 1
         elif error.retry_after_ms is not None:
             self._attempts -= 1
-            self.deadline = now + min(max(error.retry_after_ms / 1000, 0.0), 3600.0)
+            wait = min(error.retry_after_ms / 1000, PATIENCE_SECONDS)
+            self.deadline = max(now + wait, self._started + RESTART_SECONDS)
         return []

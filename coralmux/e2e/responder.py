@@ -13,7 +13,9 @@ from coralmux.e2e.events import Event, Ignored, PairingRefused, Secrets, Store
 from coralmux.e2e.noise import HandshakeState
 from coralmux.e2e.records import Record, Records
 from coralmux.e2e.session import (
+    ANSWER_SECONDS,
     HS_BYTES,
+    PATIENCE_SECONDS,
     PROTOCOL,
     RESTART_SECONDS,
     SECRET_BYTES,
@@ -61,6 +63,8 @@ class AgentSession(Session):
         self._answered: deque[str] = deque(maxlen=_REMEMBERED)
         self._replaced: deque[str] = deque(maxlen=_REMEMBERED)
         self._asked = float("-inf")
+        self._patience = ANSWER_SECONDS
+        self._online = False
         self._told_version_1 = False
 
     @property
@@ -69,16 +73,21 @@ class AgentSession(Session):
 
     def connected(self, now: float, *, paired: bool) -> list[Event]:
         """`auth.ok` came; a phone that is there begins."""
-        self._told_version_1 = False
-        return []
+        return self.peer_online(now) if paired else []
 
     def peer_online(self, now: float) -> list[Event]:
         """`status online` came: the phone begins, and the old session stays until it has."""
+        self._online = True
+        self._told_version_1 = False
+        self._patience = ANSWER_SECONDS
+        self._wait(now)
         return []
 
     def peer_offline(self, now: float) -> list[Event]:
         """`status offline` came."""
+        self._online = False
         self._pending = None
+        self.deadline = None
         return self._end(Failure.CONNECTION_ENDED)
 
     def disconnected(self, now: float) -> list[Event]:
@@ -86,16 +95,33 @@ class AgentSession(Session):
         return self.peer_offline(now)
 
     def tick(self, now: float) -> list[Event]:
-        """End a session whose counter has run out."""
+        """End a session whose counter has run out, or ask for one that does not come."""
+        if self.deadline is None or now < self.deadline:
+            return []
         self.deadline = None
-        return self._end_if_exhausted(now)
+        if exhausted := self._end_if_exhausted(now):
+            return exhausted
+        return self._restart(now) if self._online and self._records is None else []
 
     def _restart(self, now: float) -> list[Event]:
         """Step 0."""
         if now < self._asked + RESTART_SECONDS:
+            self._wait(self._asked, RESTART_SECONDS)
             return []
         self._asked = now
+        self._wait(now)
+        self._patience = min(2 * self._patience, PATIENCE_SECONDS)
         return [self._send("key_exchange", {"v": PROTOCOL, "step": 0})]
+
+    def _wait(self, now: float, seconds: float | None = None) -> None:
+        """Ask again later, unless there is a session by then.
+
+        Step 3, a failure's report and step 0 may all get lost, and a phone that believes
+        in a session asks for none until it has something to say. One that never made a
+        step 1 is not asked: it may speak version 1, and know no step 0.
+        """
+        if self._records is None and self._answered:
+            self.deadline = now + (self._patience if seconds is None else seconds)
 
     def _step(self, message: KeyExchange, id: str, now: float) -> list[Event]:
         if message.v != PROTOCOL:
@@ -123,7 +149,7 @@ class AgentSession(Session):
                 handshake.read_message(message.noise)
             except E2EError:
                 continue
-            return self._step_2(handshake, message.hs, secret)
+            return self._step_2(handshake, message.hs, secret, id, now)
         refusal = self._clear_refusal(PeerCode.E2E_REFUSED, Failure.SECRET_REFUSED, id)
         return [refusal, PairingRefused(Failure.SECRET_REFUSED)]
 
@@ -131,21 +157,30 @@ class AgentSession(Session):
         payload = {"code": code, "message": failure.value, "ref": id[:64]}
         return self._send("chat.error", payload)
 
-    def _step_2(self, handshake: HandshakeState, hs: str, secret: bytes) -> list[Event]:
-        self._answered.append(hs)
+    def _step_2(
+        self, handshake: HandshakeState, hs: str, secret: bytes, id: str, now: float
+    ) -> list[Event]:
         payload = msgspec.to_builtins(self._identity)
-        events: list[Event] = []
-        self._pending_secret = secret
-        if self._rotate and self._secrets.link and secret == self._secrets.current:
+        agreed = secret
+        rotate = self._rotate and self._secrets.link and secret == self._secrets.current
+        if rotate:
             # A fresh one for each that asks: of two who hold the link, the one that
             # confirms must not share its secret with the other.
-            self._pending_secret = self._entropy(SECRET_BYTES)
-            payload["next_psk"] = base64url.encode(self._pending_secret)
-            self._secrets = Secrets(secret, self._pending_secret, link=True)
+            agreed = self._entropy(SECRET_BYTES)
+            payload["next_psk"] = base64url.encode(agreed)
+        try:
+            noise = base64.b64encode(handshake.write_message(encode(payload))).decode()
+        except E2EError:
+            return [Ignored("a step 1 with a public key that makes no keys", id)]
+        events: list[Event] = []
+        if rotate:
+            self._secrets = Secrets(secret, agreed, link=True)
             events.append(Store(self._secrets))
-        noise = base64.b64encode(handshake.write_message(encode(payload))).decode()
+        self._answered.append(hs)
+        self._wait(now)
         receiving, sending = handshake.split()
         self._pending = Records(hs, sending, receiving)
+        self._pending_secret = agreed
         step_2 = {"v": PROTOCOL, "step": 2, "hs": hs, "noise": noise}
         return [*events, self._send("key_exchange", step_2)]
 
@@ -183,6 +218,8 @@ class AgentSession(Session):
             events += self._send_sealed(pending, "key_exchange", {"step": 4})
         if self._records is not None:
             self._replaced.append(self._records.hs)
+        self.deadline = None
+        self._patience = ANSWER_SECONDS
         return events + self._establish(pending, peer)
 
     def _told(self, error: ErrorPayload, now: float) -> list[Event]:

@@ -58,9 +58,17 @@ HS_BYTES = 16
 # a relay that lies must not be able to keep both ends computing.
 RESTART_SECONDS = 5.0
 
+# Seconds that one side waits for the other's answer, and seconds until it tries again
+# once it has given up hope of a quick one.
+ANSWER_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
+
 # Messages in the clear that are answered, sealed, in each session; what a relay invents
 # beyond these is dropped without spending the quota on it.
 _CLEAR_ANSWERS = 10
+
+# Reports of gaps whose ranges are kept, to say again those that get lost themselves.
+_REPORTS = 256
 
 _PROLOGUE = b"CoralMux/2"
 _NAME_CHARACTERS = 64
@@ -119,6 +127,7 @@ class Session(ABC):
         self._entropy = entropy
         self._records: Records | None = None
         self._clear_answers = 0
+        self._reports: dict[str, tuple[int, int]] = {}  # id -> the range that is missing
         self.peer: PeerInfo | None = None
         self.deadline: float | None = None
 
@@ -169,7 +178,8 @@ class Session(ABC):
 
     def refused(self, id: str) -> None:
         """The relay has refused the message of this id."""
-        if self._records is not None:
+        # A refused report must count as lost, or nobody would say it again.
+        if self._records is not None and id not in self._reports:
             self._records.refused(id)
 
     def _new_id(self) -> str:
@@ -178,14 +188,14 @@ class Session(ABC):
     def _send(self, type: str, payload: dict[str, Any]) -> Send:
         return Send(type, self._new_id(), encode(payload))
 
-    def _send_sealed(self, keys: Records, type: str, payload: dict[str, Any]) -> list[Event]:
+    def _send_sealed(self, keys: Records, type: str, payload: dict[str, Any]) -> list[Send]:
         id = self._new_id()
         try:
             return [Send(type, id, keys.seal_payload(type, id, encode(payload)))]
         except E2EError:
             return []  # no key is left to say it with; the handshake that follows does
 
-    def _send_error(self, keys: Records, code: str, message: str, **more: Any) -> list[Event]:
+    def _send_error(self, keys: Records, code: str, message: str, **more: Any) -> list[Send]:
         return self._send_sealed(keys, "chat.error", {"code": code, "message": message, **more})
 
     # In.
@@ -228,16 +238,28 @@ class Session(ABC):
         return [*confirmed, Opened(envelope.type, envelope.id, payload, sealed=True)]
 
     def _gap(self, keys: Records, first: int, last: int) -> list[Event]:
+        return [*self._report(keys, first, last), Gap(first, last)]
+
+    def _report(self, keys: Records, first: int, last: int) -> list[Event]:
         message = "Messages were lost on the way."
         told = self._send_error(keys, PeerCode.E2E_GAP, message, **{"from": first, "to": last})
-        return [*told, Gap(first, last)]
+        for event in told:
+            self._reports[event.id] = (first, last)
+        if len(self._reports) > _REPORTS:
+            del self._reports[next(iter(self._reports))]
+        return [*told]
 
     def _lost(self, keys: Records, payload: dict[str, Any]) -> list[Event]:
         first, last = payload.get("from"), payload.get("to")
         if not (_is_counter(first) and _is_counter(last)):
             return [Ignored("a report of lost messages that cannot be read")]
-        ids = keys.lost(first, last)
-        return [Lost(ids)] if ids else []
+        lost = keys.lost(first, last)
+        # Where the report of a gap is what got lost, the other end still counts on what
+        # the report was about.
+        reports = {id: self._reports.pop(id) for id in lost if id in self._reports}
+        events = [told for gap in reports.values() for told in self._report(keys, *gap)]
+        ids = tuple(id for id in lost if id not in reports)
+        return [*events, Lost(ids)] if ids else events
 
     # The beginning and the end of a session.
 
@@ -245,6 +267,7 @@ class Session(ABC):
         ended = self._end(Failure.SUPERSEDED)
         self._records = keys
         self._clear_answers = 0
+        self._reports.clear()
         self.peer = peer
         return [*ended, Established(peer)]
 
@@ -276,7 +299,7 @@ class Session(ABC):
                 return self._clear_error(error, envelope.id, now)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return [Ignored(f"a {envelope.type} that cannot be read", envelope.id)]
-        answer: list[Event] = []
+        answer: list[Send] = []
         if self._records is not None and self._clear_answers < _CLEAR_ANSWERS:
             self._clear_answers += 1
             answer = self._send_error(
