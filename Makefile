@@ -55,7 +55,7 @@ types: install  ## mypy, strict on coralmux and relay
 imports: install  ## import-linter: imports point one way
 	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/lint-imports
 
-bench: install  ## messages/s beside a bare websockets relay (QUICK=1 for one round)
+bench: install  ## messages/s beside a bare relay, and what encryption costs (QUICK=1)
 	$(BIN)/python -m bench
 
 fuzz: install  ## the property tests with 100,000 cases each, for as long as that takes

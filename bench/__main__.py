@@ -1,7 +1,7 @@
 """`python -m bench`: run the servers side by side, print the table, write RESULTS.md.
 
-The first server named is the yardstick. `QUICK=1` runs one short round and
-writes nothing. Exit status: 0, 1 when ours is slower than it has to be, 2 when
+The first server named is the yardstick. Then comes what end-to-end encryption costs a
+client beside the bare cipher. `QUICK=1` runs one short round and writes nothing. Exit status: 0, 1 when ours is slower than it has to be, 2 when
 a message was lost, doubled or reordered or a server did not start.
 """
 
@@ -22,7 +22,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from bench import report
+from bench import crypto, report
 from bench.load import LoadError, Result
 from bench.process import cores, pinned
 from bench.servers import REPOSITORY, SERVERS, Running, ServerError
@@ -159,18 +159,31 @@ def main() -> int:
     console.print(report.table(title, summaries))
     if warning := report.disturbance(summaries):
         console.print(warning)
+    with pinned(cores()[1]):
+        costs = crypto.measure(rounds=5) if quick else crypto.measure()
+        crypto_title = report.crypto_title(crypto.handshakes_per_second())
+    console.print(report.crypto_table(crypto_title, costs))
     if not quick:
         server_core, load_core = cores()
         report.write(
             title,
             summaries,
+            crypto_title,
+            costs,
             command=" ".join(("python -m bench", *sys.argv[1:])),
             machine=report.machine(f"servers on core {server_core}, generator on {load_core}"),
         )
-    return _verdict(summaries, console)
+    return _verdict(summaries, costs, console)
 
 
-def _verdict(summaries: list[report.Summary], console: Console) -> int:
+def _verdict(summaries: list[report.Summary], costs: list[crypto.Cost], console: Console) -> int:
+    for cost in costs:
+        if cost.ratio > cost.goal:
+            console.print(
+                f"TOO SLOW: a {cost.name} takes {cost.ratio:.2f} times what the bare cipher "
+                f"does, and may take {cost.goal}"
+            )
+            return 1
     yardstick, *others = summaries
     for summary in others:
         if summary.name == "coralmux" and summary.ratio < GOAL:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from rich.table import Table
 
+from bench.crypto import Cost
 from bench.load import Result
 from coralmux import __version__
 
@@ -27,6 +28,9 @@ and ratios between tables; messages/s of two tables only where the machine is th
 Latency is from an agent's send to its phone's receive. All figures are medians over
 the rounds; a ratio is the median of the rounds' own ratios, because the two runs
 of a round meet the same disturbances. "CPU µs" is the server's time for each message.
+
+The second table is of the clients: one record sealed and opened, beside the bare cipher on
+the same bytes. "with JSON" adds what a client does around it: payload, base64, envelope.
 """
 
 # Beyond this share of its core the generator sets the rate, not the server.
@@ -35,6 +39,7 @@ BUSY_GENERATOR = 0.95
 # Below this share of its core the server was not what the rate hung on.
 FREE_SERVER = 0.85
 
+CRYPTO_COLUMNS = ("sealed and opened", "bare µs", "record µs", "with JSON µs", "ratio", "at most")
 COLUMNS = ("server", "messages/s", "range", "p50 µs", "p99 µs", "CPU µs", "ratio")
 
 
@@ -111,12 +116,37 @@ def disturbance(summaries: list[Summary]) -> str | None:
 
 
 def table(title: str, summaries: list[Summary]) -> Table:
+    return _drawn(title, COLUMNS, [summary.cells() for summary in summaries])
+
+
+def crypto_title(handshakes_per_second: float) -> str:
+    return (
+        f"End-to-end encryption, both ends on one core, {handshakes_per_second:,.0f} handshakes/s"
+    )
+
+
+def crypto_table(title: str, costs: list[Cost]) -> Table:
+    return _drawn(title, CRYPTO_COLUMNS, [crypto_cells(cost) for cost in costs])
+
+
+def crypto_cells(cost: Cost) -> tuple[str, ...]:
+    return (
+        cost.name,
+        f"{cost.bare_us:,.2f}",
+        f"{cost.record_us:,.2f}",
+        f"{cost.wire_us:,.1f}",
+        f"{cost.ratio:.2f}",
+        f"{cost.goal:.1f}",
+    )
+
+
+def _drawn(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Table:
     drawn = Table(title=title, title_justify="left")
-    for column in COLUMNS:
-        justify: Literal["left", "right"] = "left" if column == "server" else "right"
+    for number, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if number else "left"
         drawn.add_column(column, justify=justify, no_wrap=True)
-    for summary in summaries:
-        drawn.add_row(*summary.cells())
+    for row in rows:
+        drawn.add_row(*row)
     return drawn
 
 
@@ -143,10 +173,16 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
-def write(title: str, summaries: list[Summary], *, command: str, machine: str) -> None:
-    """Put a run on top of RESULTS.md, below the page's header."""
-    rows = [COLUMNS, ("---", *["---:"] * (len(COLUMNS) - 1))]
-    rows += [summary.cells() for summary in summaries]
+def write(
+    title: str,
+    summaries: list[Summary],
+    crypto: str,
+    costs: list[Cost],
+    *,
+    command: str,
+    machine: str,
+) -> None:
+    """Put a run on top of RESULTS.md, below the page's header; `crypto` is the second title."""
     warning = disturbance(summaries)
     section = "\n".join(
         (
@@ -158,7 +194,11 @@ def write(title: str, summaries: list[Summary], *, command: str, machine: str) -
             f"- Machine: {machine}",
             *([f"- {warning}"] if warning else []),
             "",
-            *(f"| {' | '.join(row)} |" for row in rows),
+            *_markdown(COLUMNS, [summary.cells() for summary in summaries]),
+            "",
+            crypto,
+            "",
+            *_markdown(CRYPTO_COLUMNS, [crypto_cells(cost) for cost in costs]),
             "",
         )
     )
@@ -167,3 +207,8 @@ def write(title: str, summaries: list[Summary], *, command: str, machine: str) -
     except FileNotFoundError:
         before = ""
     RESULTS.write_text(_HEADER + section + before, encoding="utf-8")
+
+
+def _markdown(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [columns, ("---", *["---:"] * (len(columns) - 1)), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]

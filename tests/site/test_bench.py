@@ -20,8 +20,9 @@ from websockets.asyncio.server import ServerConnection
 
 pytest.importorskip("picows", reason="picows, of the load generator, does not run on Windows")
 
-from bench import report
+from bench import crypto, report
 from bench.bare_relay import BareRelay, start
+from bench.crypto import Cost
 from bench.load import Result
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -265,12 +266,20 @@ def test_results_are_written_newest_first(tmp_path: Path, monkeypatch: pytest.Mo
     summary = report.summarise("coralmux", rounds, [_result(rate) for rate in (20.0, 20.0, 20.0)])
     assert (summary.messages_per_second, summary.lowest, summary.highest) == (20.0, 10.0, 30.0)
     assert summary.ratio == 1.0
-    report.write("older", [summary], command="python -m bench", machine="a machine")
-    report.write("newer", [summary], command="python -m bench", machine="a machine")
+    cost = Cost("small record", bare_us=2.0, record_us=4.0, wire_us=8.0, ratio=2.0, goal=2.5)
+    for title in ("older", "newer"):
+        report.write(title, [summary], "encryption", [cost], command="bench", machine="a machine")
     text = report.RESULTS.read_text(encoding="utf-8")
     assert text.count("# Results of the bench") == 1
     assert text.index("newer") < text.index("older")
     assert text.count("| coralmux | 20 | 10-30 |") == 2
+    assert text.count("| small record | 2.00 | 4.00 | 8.0 | 2.00 | 2.5 |") == 2
+
+
+def test_encryption_is_measured_on_what_really_opens() -> None:
+    for cost in crypto.measure(rounds=1, seconds=0.01):
+        assert 0 < cost.bare_us < cost.record_us < cost.wire_us
+    assert crypto.handshakes_per_second(seconds=0.05) > 1
 
 
 def test_a_run_beside_other_work_is_marked_as_such() -> None:
