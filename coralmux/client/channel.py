@@ -151,7 +151,7 @@ class Channel:
     @property
     def version(self) -> int:
         """2 with a secret, 1 by token alone."""
-        return 1 if self.link.secret is None else 2
+        return 1 if self._state.secrets is None else 2
 
     @property
     def ready(self) -> bool:
