@@ -1,8 +1,9 @@
 """`python -m bench`: run the servers side by side, print the table, write RESULTS.md.
 
 The first server named is the yardstick. Then comes what end-to-end encryption costs a
-client beside the bare cipher. `QUICK=1` runs one short round and writes nothing. Exit status: 0, 1 when ours is slower than it has to be, 2 when
-a message was lost, doubled or reordered or a server did not start.
+client beside the bare cipher. `QUICK=1` runs one short round and writes nothing. Exit
+status: 0, 1 when ours is slower than it has to be, 2 when a message was lost, doubled or
+reordered or a server did not start.
 """
 
 from __future__ import annotations

