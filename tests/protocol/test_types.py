@@ -9,7 +9,7 @@ import pytest
 
 from coralmux.protocol import types
 from coralmux.protocol.close_codes import REASONS, CloseCode
-from coralmux.protocol.errors import ErrorCode
+from coralmux.protocol.errors import ErrorCode, PeerCode
 from coralmux.protocol.types import RateClass, Role, rate_class
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +61,6 @@ def test_every_close_code_has_a_reason_that_fits_a_close_frame() -> None:
 def test_protocol_page_names_every_type_error_and_close_code() -> None:
     page = (ROOT / "PROTOCOL.md").read_text()
     missing = [name for name in types.TYPES if f"`{name}`" not in page]
-    missing += [code.value for code in ErrorCode if code.value not in page]
+    missing += [code.value for code in (*ErrorCode, *PeerCode) if f"`{code.value}`" not in page]
     missing += [str(int(code)) for code in CloseCode if not re.search(rf"\b{code:d}\b", page)]
     assert not missing
