@@ -312,6 +312,10 @@ class Session(ABC):
         return [*answer, Ignored("a message that was not sealed", envelope.id)]
 
     def _clear_error(self, error: ErrorPayload, id: str, now: float) -> list[Event]:
+        if (wait := error.retry_after_ms) is not None:
+            # Anybody may write an integer here that no arithmetic with floats survives.
+            wait = min(max(wait, 0), MAX_SAFE_INTEGER)
+            error = msgspec.structs.replace(error, retry_after_ms=wait)
         events = self._told(error, now)
         if error.code in RELAY_CODES:
             hint = Hint(error.code, error.message, error.ref, error.retry_after_ms)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -231,7 +232,7 @@ class Wire:
 
     def send(self, role: str, type: str, id: str, payload: dict[str, Any]) -> None:
         side = self.side(role)
-        sealed = side.machine.seal(type, id, msgspec.json.encode(payload))
+        sealed = side.machine.seal(type, id, json.dumps(payload).encode())
         side.events.append(Said(id))  # type: ignore[arg-type]
         if side.connected:
             self._put(role, envelope(type, id, sealed))
@@ -333,3 +334,21 @@ def steps(side: Side) -> list[int | None]:
         for event in side.all(Send)
         if event.type == "key_exchange"
     ]
+
+
+def talking(seconds: float = 6) -> Wire:
+    """Both ends have exchanged a message, and may shake hands again at once."""
+    wire = Wire().meet()
+    wire.exchange()
+    wire.wait(seconds)
+    for side in (wire.phone, wire.agent):
+        side.take()
+    return wire
+
+
+def next_record(wire: Wire, sender: str) -> Envelope:
+    """The next message of this sender, which is on its way no more."""
+    wire.say(sender)
+    receiver, message = wire.queue.pop()
+    assert receiver != sender
+    return message
