@@ -7,7 +7,7 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install parts run test test-quick style format types imports bench fuzz soak clean
+.PHONY: help install parts run test test-quick style format types imports docs bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,11 +55,14 @@ types: install  ## mypy, strict on coralmux and relay
 imports: install  ## import-linter: imports point one way
 	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/lint-imports
 
+docs: install  ## write the reference in docs/library.md from the docstrings
+	$(BIN)/python docs/reference.py
+
 bench: install  ## messages/s beside a bare relay, and what encryption costs (QUICK=1)
 	$(BIN)/python -m bench
 
 fuzz: install  ## the property tests with 100,000 cases each, for as long as that takes
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 tests/protocol tests/relay/test_session.py tests/site/test_frames.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 tests/protocol tests/e2e tests/relay/test_session.py tests/site/test_frames.py
 
 soak: install  ## pairs that talk, vanish and come back, for half an hour (MINUTES=5)
 	$(BIN)/python -m tests.support.soak --minutes $(or $(MINUTES),30)
