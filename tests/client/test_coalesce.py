@@ -124,6 +124,11 @@ def test_replies_that_follow_each_other_never_trip_a_version_1_relay(speed: floa
         assert run.of(index)[0][3] == 0.0  # the first delta of each, when the burst is long gone
 
 
+def test_an_hour_of_talk_never_trips_a_version_1_relay() -> None:
+    run = simulate(Pacer.announced(None), v1_bucket(), [(0.0, 3.0, 3 * 3_600)])
+    assert run.tripped == 0
+
+
 def test_chat_done_follows_the_last_delta_at_once() -> None:
     run = simulate(Pacer.announced(None), v1_bucket(), [(0.0, 2_000, 2_000)])
     *_, last, done = run.of(0)
@@ -325,6 +330,17 @@ def test_halves_of_an_emoji_are_put_together(parts: list[str], whole: str) -> No
     for part in parts:
         coalescer.add(part)
     assert coalescer.full_text == whole
+
+
+def test_half_an_emoji_at_the_end_becomes_the_replacement_character() -> None:
+    coalescer = Coalescer()
+    coalescer.add("a\ud83d")
+    assert coalescer.take() == ("a", 1)
+    coalescer.finish()
+    coalescer.finish()
+    assert coalescer.take() == ("\ufffd", 2)
+    assert coalescer.take() is None
+    assert coalescer.full_text == "a\ufffd"
 
 
 def test_the_text_stays_out_of_the_repr() -> None:
