@@ -64,6 +64,7 @@ class Side:
         self.events: list[Event] = []
         self.connected = False
         self.said: dict[str, int] = {}  # id -> number of the message
+        self.forgotten: set[str] = set()  # ids that only a process knew that has ended
         self.effects_left: int | None = None
         self._rotate = rotate
         self._entropy = CountedBytes(label)
@@ -77,6 +78,7 @@ class Side:
     def rebuild(self) -> None:
         self.machine = self._build()
         self.effects_left = None
+        self.forgotten = set(self.said)
 
     def all(self, kind: type[_Event]) -> list[_Event]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -93,7 +95,7 @@ class Side:
     @property
     def told(self) -> set[str]:
         """Ids of its messages that this side knows it may not count on."""
-        known: set[str] = set()
+        known = set(self.forgotten)
         so_far: list[str] = []
         for event in self.events:
             if isinstance(event, Said):
@@ -170,6 +172,14 @@ class Wire:
         self.queue = deque(item for item in self.queue if item[0] != role)
         side.rebuild()
         self.connect(role)
+
+    def come(self, device: Side) -> None:
+        """A phone connects, and takes the place of the one that is there."""
+        if device is not self.phone:
+            if self.phone.connected:
+                self.disconnect("phone", told=False)
+            self.phone = device
+        self.connect("phone")
 
     # The clock and the wire.
 
