@@ -734,3 +734,34 @@ def test_success_is_not_believed_before_everything_was_acknowledged() -> None:
 )
 def test_contents_and_names_stay_out_of_reprs(make: Callable[[], object]) -> None:
     assert "hidden" not in repr(make())
+
+
+def test_an_acknowledgement_beyond_the_file_is_not_believed() -> None:
+    progress: list[tuple[int, int]] = []
+    outgoing = Outgoing(file_of(10), "f1", on_progress=lambda *p: progress.append(p))
+    outgoing.start(0.0)
+    assert outgoing.receive("file.ack", {"file_id": "f1", "index": 1}, 0.0) == []
+    assert progress == []
+    assert outgoing.state is OutgoingState.BEGINNING
+
+
+def test_a_finished_file_waits_to_be_claimed_from_its_end_on() -> None:
+    inbox = Inbox(idle_seconds=600)
+    inbox.receive("file.begin", begin_of(b""), 0.0)
+    inbox.receive("file.end", {"file_id": "f1"}, 500.0)
+    assert inbox.deadline == 1_100.0
+
+
+def test_chunks_behind_a_cancel_are_not_answered() -> None:
+    inbox = Inbox()
+    inbox.receive("file.begin", begin_of(TWO), 0.0)
+    inbox.receive("file.cancel", {"file_id": "f1"}, 0.0)
+    assert inbox.receive("file.chunk", chunk_of(bytes(FILE_CHUNK_BYTES)), 0.0) == []
+
+
+def test_only_the_latest_refusals_are_remembered() -> None:
+    inbox = Inbox()
+    for n in range(100):
+        refusal(inbox.receive("file.end", {"file_id": f"f{n}"}, 0.0), f"f{n}")
+    assert inbox.receive("file.end", {"file_id": "f99"}, 0.0) == []
+    assert refusal(inbox.receive("file.end", {"file_id": "f0"}, 0.0), "f0")
