@@ -176,6 +176,6 @@ class Backoff:
         # Where the dice fell low several times the ceiling has outgrown the outage.
         # No pause is longer than the outage so far (and a second), so that one of
         # four seconds, a restart, never costs more than five seconds after it.
-        ceiling = min(self._ceiling, self._timers.first_pause + now - self._failing_since)
+        ceiling = min(self._ceiling, self._timers.first_pause + (now - self._failing_since))
         self._ceiling = min(self._ceiling * self._timers.growth, self._timers.longest_pause)
         return self._random.uniform(0.0, ceiling)

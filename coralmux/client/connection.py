@@ -108,6 +108,9 @@ class _Live:
                 elif envelope.type not in _OWN_TYPES:
                     return Received(envelope)
             self.dropped += 1
+            if self.dropped == 1:
+                # One line, whatever the relay does; and nothing of the message in it.
+                log.warning("dropped a message of the relay that is not valid")
 
     def post(self, data: bytes, id: str) -> None:
         self._queue.append((id, data))

@@ -279,14 +279,11 @@ async def _answer(ws: Socket, told: Told) -> Envelope:
     """The first auth.ok or auth.fail."""
     while True:
         envelope = understood(await ws.read())
-        if envelope is None:
-            continue
-        if envelope.type in ("auth.ok", "auth.fail"):
-            return envelope
-        if envelope.type == "chat.error":
-            told.note(object_of(envelope))
-        else:
-            log.warning("dropped what the relay sent before its answer to auth")
+        if envelope is not None:
+            if envelope.type in ("auth.ok", "auth.fail"):
+                return envelope
+            if envelope.type == "chat.error":
+                told.note(object_of(envelope))
 
 
 async def _code_behind_refusal(ws: Socket, timers: Timers) -> int:
@@ -322,11 +319,10 @@ class Told:
 
 
 def understood(data: bytes) -> Envelope | None:
-    """The envelope, or None for what is none: dropped, with a line that repeats nothing of it."""
+    """The envelope, or None for what is none: to be dropped."""
     try:
         return protocol.decode(data)
     except (protocol.InvalidMessage, protocol.NotUtf8):
-        log.warning("dropped %d bytes from the relay that are no valid message", len(data))
         return None
 
 
