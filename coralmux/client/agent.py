@@ -34,6 +34,10 @@ MAX_CHATS = 32
 # Seconds that running replies get to end when the agent is told to leave.
 DRAIN_SECONDS = 10.0
 
+# Characters of an error's text that go to the phone. One that were too large to send
+# would leave the phone waiting.
+MAX_ERROR_CHARACTERS = 4000
+
 # Seconds that a question of version 1 waits for the phone's newest key.
 KEY_SECONDS = 10.0
 
@@ -201,16 +205,21 @@ class Agent:
         """Be there for all pairings until `close`.
 
         A pairing that the relay refuses for good is reported by `on_event`; the others go
-        on. Raises the failure of the last one when none is left.
+        on. Raises the failure of the last one when none is left, and StoreError when a
+        new secret cannot be written down.
         """
         if self._chat_handler is None:
             raise RuntimeError("the agent has no on_chat handler")
         if not self._pairings:
             raise RuntimeError("the agent has no pairing; give it a link")
         self._closing = False
-        async with asyncio.TaskGroup() as group:
-            for pairing in self._pairings:
-                group.create_task(pairing.serve())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for pairing in self._pairings:
+                    group.create_task(pairing.serve())
+        except ExceptionGroup as failed:
+            # One error for people, such as StoreError: the others were cancelled for it.
+            raise failed.exceptions[0] from None
         failures = [pairing.channel.failure for pairing in self._pairings]
         if not self._closing and failures[-1] is not None:
             raise failures[-1]
@@ -295,7 +304,11 @@ class _Pairing:
             self._cancel_chat(message)
         elif message.type in RESULTS:
             self._start(self._answer(message))
-        elif message.type != "chat.error":
+        elif message.type == "chat.error":
+            # The phone has no question open here: it could not take something of ours.
+            ref = message.payload.get("ref")
+            self._event(e2e.Lost((ref,) if isinstance(ref, str) else ()))
+        else:
             self._refuse(
                 message.id, PeerCode.UNSUPPORTED, "This agent does not know such requests."
             )
@@ -308,7 +321,7 @@ class _Pairing:
 
     def _refuse(self, ref: str, code: str, message: str) -> None:
         """Tell the phone that a request is not answered, and why."""
-        payload = {"code": code, "message": message}
+        payload = {"code": code, "message": _sendable(message)}
         if self.channel.version == 2:
             payload["ref"] = ref
         elif code in frozenset(PeerCode):
@@ -335,17 +348,23 @@ class _Pairing:
     def _cancel_chat(self, message: Opened) -> None:
         chat = self._chats.get(str(message.payload.get("ref")))
         if chat is None:
+            # Either both crossed, or what came of the answer never reached the phone.
+            self._event(e2e.Ignored("a cancelling of no answer that is on its way", message.id))
             text = "There is no answer on its way to this message."
             self._refuse(message.id, PeerCode.UNKNOWN_REF, text)
             return
+        if chat.cancelled:
+            return  # it is ending already, and must not be kept from saying so
         chat.cancelled = True
-        chat.task.cancel()
+        if chat.started:  # else it would end without a word, having run nothing
+            chat.task.cancel()
 
     async def _chat(self, chat: _Chat, message: Opened) -> None:
         alone = self._one_at_a_time if self.channel.version == 1 else contextlib.nullcontext()
         async with alone:
             if not await self._can_answer():
                 return
+            chat.started = True
             reply = Reply(self.channel, self._transfers, message.id)
             try:
                 await self._reply(chat, reply, message)
@@ -372,6 +391,9 @@ class _Pairing:
         return False
 
     async def _reply(self, chat: _Chat, reply: Reply, message: Opened) -> None:
+        if chat.cancelled:
+            await reply.done(cancelled=True)
+            return
         try:
             question = self._question(message)
             pieces = _pieces(self._agent._chat_handler, question)
@@ -380,8 +402,8 @@ class _Pairing:
             reply.usage = question.usage
             await reply.done()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not chat.cancelled or not self.channel.ready or task is None:
+            task = _cancelled_task()
+            if not chat.cancelled or not self.channel.ready:
                 raise
             # The phone's wish, and no reason to end this task before it has said so.
             task.uncancel()
@@ -389,7 +411,7 @@ class _Pairing:
 
     async def _fail(self, reply: Reply, text: str) -> None:
         with contextlib.suppress(ClientError):
-            await reply.failed(ErrorCode.BACKEND_ERROR, text)
+            await reply.failed(ErrorCode.BACKEND_ERROR, _sendable(text))
 
     def _question(self, message: Opened) -> ChatMessage:
         """Raises InvalidAnswer, AttachmentError or FileError."""
@@ -428,7 +450,11 @@ class _Pairing:
             request = Request(
                 message.type, message.id, message.payload, self._phone(), self.channel.link
             )
-            result = dict(await handler(request))
+            try:
+                result = dict(await handler(request))
+            except asyncio.CancelledError:
+                _cancelled_task()
+                raise
             if self.channel.version == 2:
                 result["ref"] = message.id
             self.channel.insist(RESULTS[message.type], result)
@@ -446,7 +472,25 @@ class _Chat:
     """A reply that runs, and whether the phone wants it no more."""
 
     task: asyncio.Task[None]
+    started = False
     cancelled = False
+
+
+def _cancelled_task() -> asyncio.Task[Any]:
+    """The running task, which was cancelled. Raises RuntimeError if it was not.
+
+    A handler that waits for something that others cancel lets a CancelledError out as
+    well; that ends its answer like any other error, not in silence.
+    """
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        raise RuntimeError("what the handler waited for was cancelled")
+    return task
+
+
+def _sendable(text: str) -> str:
+    """An error's text as UTF-8 can carry it, and not too long to be sent."""
+    return text[:MAX_ERROR_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 async def _pieces(handler: ChatHandler | None, message: ChatMessage) -> AsyncGenerator[Piece, None]:
@@ -459,6 +503,11 @@ async def _pieces(handler: ChatHandler | None, message: ChatMessage) -> AsyncGen
         if text:
             yield text
         return
+    if not isinstance(result, AsyncGenerator):
+        raise TypeError(
+            "a chat handler is an async generator function or a coroutine function, "
+            f"and returns no {type(result).__name__}"
+        )
     async with contextlib.aclosing(result) as pieces:
         async for piece in pieces:
             yield piece

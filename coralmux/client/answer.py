@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,13 +18,25 @@ from coralmux.client.attachments import (
     check_inline,
     from_inline,
 )
-from coralmux.client.errors import ClientError, ReplyIncomplete, RequestTimeout
+from coralmux.client.errors import (
+    AgentError,
+    ClientError,
+    ConnectionLost,
+    MessageLost,
+    ReplyIncomplete,
+)
 from coralmux.client.exchange import Exchange
 from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read
 from coralmux.client.reply import described
 
 if TYPE_CHECKING:
     from coralmux.client.phone import Phone
+
+log = logging.getLogger("coralmux")
+
+# Ends of an answer that the agent knows of. All others it has to be told: a refusal, too,
+# comes in the clear, so it may be forged, and the agent be answering.
+_AGENT_KNOWS = (AgentError, ConnectionLost, MessageLost)
 
 # (attachment, bytes that arrived, bytes in all)
 OnProgress = Callable[[Attachment, int, int], None]
@@ -63,7 +76,8 @@ class Answer:
         self.cancelled = False
         self._phone = phone
         self._question = question
-        self._exchange: Exchange | None = None
+        self._asking: asyncio.Task[dict[str, Any]] | None = None
+        self._sent = False
         self._ended = False
         self._deltas = self._follow()
 
@@ -95,41 +109,101 @@ class Answer:
     def cancel(self) -> None:
         """Ask the agent to stop; the answer then ends with what was said until then.
 
+        A question that is not sent yet, because the agent is away or a file is on its way,
+        is not sent any more.
         Version 1 knows no cancelling: there nothing more is handed out, and the next
         question waits until the agent has come to its end.
         """
-        if self._exchange is None or self._ended or self.cancelled:
+        if self._ended or self.cancelled:
             return
+        self.cancelled = True
+        if self._asking is not None:
+            self._asking.cancel()
+        if self._sent and self._phone.channel.version == 2:
+            with contextlib.suppress(ClientError):
+                self._phone.channel.insist("chat.cancel", {"ref": self.id})
+
+    def _give_up(self) -> None:
+        """Nobody listens any more; in version 1 the answer still has to come to its end."""
+        if self._ended or self.cancelled:
+            return
+        self.cancelled = True
         if self._phone.channel.version == 2:
+            # Once, unlike `cancel`: after a refusal it would take the place of the
+            # question that is sent again.
             with contextlib.suppress(ClientError):
                 self._phone.channel.send("chat.cancel", {"ref": self.id})
-        self.cancelled = True
 
     async def _follow(self) -> AsyncGenerator[str, None]:
         phone, question = self._phone, self._question
         async with phone.turn():
-            await phone.ready(question.timeout)
-            payload = {"text": question.text} | question.more
-            if question.attachments:
-                payload["attachments"] = await self._send_attachments()
-            if phone.channel.version == 1:
-                check_inline(
-                    len(msgspec.json.encode(payload)),
-                    max_message_bytes=phone.channel.max_message_bytes,
-                )
-            with phone.exchange(self.id, "chat.stream", "chat.done", "chat.tool_status") as waiting:
-                self._exchange = waiting
-                phone.channel.send("chat.send", payload, id=self.id, on_failure=waiting.fail)
-                try:
-                    async for delta in self._read(waiting):
-                        yield delta
-                except (RequestTimeout, GeneratorExit, asyncio.CancelledError):
-                    # Nobody listens any more. After a time-out it also brings to light
-                    # what was lost: the agent misses the question, or we its answer.
-                    self.cancel()
-                    raise
-                finally:
-                    self._ended = True
+            try:
+                payload = await self._unless_cancelled(self._payload())
+                if payload is None:
+                    return
+                await phone.ready(question.timeout)
+                with phone.exchange(
+                    self.id, "chat.stream", "chat.done", "chat.tool_status"
+                ) as waiting:
+                    phone.channel.send("chat.send", payload, id=self.id, on_failure=waiting.fail)
+                    self._sent = True
+                    try:
+                        async for delta in self._read(waiting):
+                            yield delta
+                    except (GeneratorExit, asyncio.CancelledError):
+                        self._abandon(waiting)
+                        self.cancel()
+                        raise
+                    except BaseException as error:
+                        # After a time-out this also brings to light what was lost: the
+                        # agent misses the question, or we its answer.
+                        if not isinstance(error, ClientError):
+                            self._abandon(waiting)
+                        if not isinstance(error, _AGENT_KNOWS):
+                            self._give_up()
+                        raise
+            except ClientError as error:
+                if not error.ids and error is not phone.channel.failure:
+                    error.ids = (self.id,)
+                raise
+            finally:
+                self._ended = True
+
+    def _abandon(self, waiting: Exchange) -> None:
+        if not self._ended:
+            self._phone.abandon(waiting)
+
+    async def _unless_cancelled(
+        self, asking: Coroutine[Any, Any, dict[str, Any]]
+    ) -> dict[str, Any] | None:
+        """What it returns, or None where `cancel` came in between."""
+        if self.cancelled:
+            asking.close()
+            return None
+        self._asking = asyncio.create_task(asking)
+        try:
+            return await self._asking
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self.cancelled or (task is not None and task.cancelling()):
+                raise
+            return None
+        finally:
+            self._asking = None
+
+    async def _payload(self) -> dict[str, Any]:
+        """Of `chat.send`, once the agent is there and has all the files."""
+        phone, question = self._phone, self._question
+        await phone.ready(question.timeout)
+        payload = {"text": question.text} | question.more
+        if question.attachments:
+            payload["attachments"] = await self._send_attachments()
+        if phone.channel.version == 1:
+            check_inline(
+                len(msgspec.json.encode(payload)),
+                max_message_bytes=phone.channel.max_message_bytes,
+            )
+        return payload
 
     async def _read(self, waiting: Exchange) -> AsyncGenerator[str, None]:
         """Hand out deltas in order. After one that is missing, the end brings the rest."""
@@ -150,6 +224,7 @@ class Answer:
                     self.text += delta.delta
                     yield delta.delta
             elif message.type == "chat.done":
+                self._ended = True
                 done = read(message.payload, ChatDone)
                 break
         self.usage = done.usage
@@ -188,10 +263,19 @@ class Answer:
             report = None
             if question.on_progress is not None:
                 report = _reporter(question.on_progress, attachment)
-            file_id = await self._phone.transfers.send(attachment, report)
+            file_id = await self._phone.transfers.send(
+                attachment, report, patience=question.timeout
+            )
             sent.append(described(attachment, file_id))
         return sent
 
 
 def _reporter(on_progress: OnProgress, attachment: Attachment) -> Callable[[int, int], None]:
-    return lambda sent, total: on_progress(attachment, sent, total)
+    def report(sent: int, total: int) -> None:
+        # It runs where messages come in, which must go on.
+        try:
+            on_progress(attachment, sent, total)
+        except Exception:
+            log.exception("the handler of progress failed")
+
+    return report

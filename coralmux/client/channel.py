@@ -156,7 +156,8 @@ class Channel:
     @property
     def ready(self) -> bool:
         """Whether a message can be sent now."""
-        return self._machine.ready
+        # A connection may be over before its last messages and its end are worked on.
+        return self._machine.ready and self._connection.connected
 
     @property
     def peer(self) -> PeerInfo | None:
@@ -200,7 +201,7 @@ class Channel:
         """
         while not self.ready:
             if self.failure is not None:
-                raise self.failure
+                raise self.failure.with_traceback(None)  # it is raised more than once
             self._changed.clear()
             await self._changed.wait()
 

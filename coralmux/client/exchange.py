@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+import msgspec
+
 from coralmux.client.errors import (
     AgentError,
     ClientError,
@@ -18,6 +20,9 @@ from coralmux.e2e.events import Opened
 # must not grow without bound on the word of an agent.
 _MAX_BYTES = 32 * 1024 * 1024
 
+# Bytes that a message takes beside its text: an empty one is not free either.
+_MESSAGE_BYTES = 512
+
 
 class Exchange:
     """The messages that answer one request, in the order in which they came.
@@ -28,7 +33,7 @@ class Exchange:
     def __init__(self, id: str, types: frozenset[str]) -> None:
         self.id = id
         self.types = types
-        self._came: deque[Opened] = deque()
+        self._came: deque[tuple[Opened, int]] = deque()
         self._bytes = 0
         self._failure: ClientError | None = None
         self._wake = asyncio.Event()
@@ -37,11 +42,12 @@ class Exchange:
         if message.type == "chat.error":
             self.fail(_agent_error(message, self.id))
             return
-        self._bytes += sum(len(value) for value in message.payload.values() if _is_long(value))
+        size = _MESSAGE_BYTES + len(msgspec.json.encode(message.payload))
+        self._bytes += size
         if self._bytes > _MAX_BYTES:
             self.fail(InvalidAnswer("The answer is larger than can be taken.", ids=(self.id,)))
             return
-        self._came.append(message)
+        self._came.append((message, size))
         self._wake.set()
 
     def fail(self, error: ClientError) -> None:
@@ -65,8 +71,8 @@ class Exchange:
                 "ask again, or look whether the agent is well.",
                 ids=(self.id,),
             ) from None
-        message = self._came.popleft()
-        self._bytes -= sum(len(value) for value in message.payload.values() if _is_long(value))
+        message, size = self._came.popleft()
+        self._bytes -= size
         return message
 
 
@@ -109,10 +115,6 @@ class Exchanges:
         """Each gets an error that names it."""
         for id, exchange in list(self._open.items()):
             exchange.fail(error(text, ids=(id,)))
-
-
-def _is_long(value: object) -> bool:
-    return isinstance(value, str | list)
 
 
 def _agent_error(message: Opened, id: str) -> AgentError:

@@ -60,6 +60,10 @@ class ToolStatus(_Payload, frozen=True):
     tool: str
     status: Literal["running", "done", "error"] = "running"
 
+    def __post_init__(self) -> None:
+        if self.status not in ("running", "done", "error"):
+            raise ValueError('the status of a tool is "running", "done" or "error"')
+
     def __repr__(self) -> str:
         return f"<ToolStatus {self.status}>"
 

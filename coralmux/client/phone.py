@@ -88,6 +88,7 @@ class Phone:
         self._on_event = on_event
         self._on_group_message = on_group_message
         self._one_at_a_time = asyncio.Lock()
+        self._abandoned: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._cause = "The relay has not answered yet."
         self._online = False
@@ -122,10 +123,9 @@ class Phone:
         except Exception:
             log.exception("the phone's connection failed")
             self.channel.give_up(NotConnected("The phone failed. Its log says more."))
-        else:
+        finally:
             if self.channel.failure is None:
                 self.channel.give_up(NotConnected("The phone is closed."))
-        finally:
             self._fail_all()
 
     async def close(self) -> None:
@@ -215,7 +215,22 @@ class Phone:
             yield
             return
         async with self._one_at_a_time:
+            if self._abandoned is not None:
+                with contextlib.suppress(ClientError):
+                    while (await self._abandoned.next(SILENCE_SECONDS)).type != "chat.done":
+                        pass
+                self._exchanges.close(self._abandoned)
+                self._abandoned = None
             yield
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Nobody listens to this answer any more.
+
+        In version 1 its rest still comes, and is not to be taken for the next one's: the
+        next question waits for its end.
+        """
+        if self.channel.version == 1:
+            self._abandoned = exchange
 
     @contextlib.contextmanager
     def exchange(self, id: str, *types: str) -> Generator[Exchange, None, None]:
@@ -224,7 +239,8 @@ class Phone:
         try:
             yield exchange
         finally:
-            self._exchanges.close(exchange)
+            if exchange is not self._abandoned:
+                self._exchanges.close(exchange)
 
     # Requests.
 

@@ -49,6 +49,7 @@ class Reply:
                 await self._say(piece)
             elif isinstance(piece, ToolStatus):
                 await self._flush()
+                await self._take_turn()
                 self._send("chat.tool_status", msgspec.to_builtins(piece))
             elif isinstance(piece, Attachment):
                 await self._attach(piece)
@@ -73,7 +74,7 @@ class Reply:
                 )
         if cancelled:
             payload["cancelled"] = True
-        await self._turn()
+        await self._take_turn()
         self._channel.insist("chat.done", payload | self._ref)
 
     async def failed(self, code: str, message: str) -> None:
@@ -134,6 +135,13 @@ class Reply:
         while delay := self._channel.pacer.delay(loop.time(), urgent=not self._coalescer.pending):
             await asyncio.sleep(delay)
         await self._channel.drain()
+
+    async def _take_turn(self) -> None:
+        """Wait for the turn of a frame that is no delta, and count it."""
+        await self._turn()
+        self._channel.pacer.sent(asyncio.get_running_loop().time())
+        # A handler that never waits would keep all others from being heard.
+        await asyncio.sleep(0)
 
     async def _attach(self, attachment: Attachment) -> None:
         await self._flush()

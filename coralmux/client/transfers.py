@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from coralmux.client.attachments import Attachment
 from coralmux.client.channel import Channel
-from coralmux.client.errors import ClientError, NotConnected, RelayRefused
+from coralmux.client.errors import ClientError, NotConnected, PeerOffline, RelayRefused
 from coralmux.client.file_messages import FileError, Message
 from coralmux.client.files import Outgoing
 from coralmux.client.inbox import Inbox
@@ -45,17 +45,24 @@ class Transfers:
         self._schedule()
         return True
 
-    async def send(self, attachment: Attachment, on_progress: Progress | None = None) -> str:
+    async def send(
+        self,
+        attachment: Attachment,
+        on_progress: Progress | None = None,
+        *,
+        patience: float | None = None,
+    ) -> str:
         """Send a file; its id, once the other end has all of it and has checked it.
 
-        Waits for the other end where it is away. Raises FileError, or the channel's
-        failure; cancelling it cancels the transfer.
+        Waits for the other end where it is away, so many seconds each time; None is for
+        ever. Raises FileError, PeerOffline, or the channel's failure; cancelling it
+        cancels the transfer.
         """
         upload = _Upload(self._channel, Outgoing(attachment, on_progress=on_progress))
         file_id = upload.machine.file_id
         self._uploads[file_id] = upload
         try:
-            await upload.run()
+            await upload.run(patience)
         finally:
             del self._uploads[file_id]
         return file_id
@@ -117,17 +124,27 @@ class _Upload:
         self._messages.clear()
         self.machine.suspend()
 
-    async def run(self) -> None:
+    async def run(self, patience: float | None) -> None:
         machine = self.machine
         try:
             while not (machine.done or machine.failed):
-                await self._channel.wait_ready()
+                await self._wait_ready(patience)
                 await self._turn()
         except asyncio.CancelledError:
             self._cancel()
             raise
         if machine.failed:
             raise FileError(machine.error)
+
+    async def _wait_ready(self, patience: float | None) -> None:
+        try:
+            async with asyncio.timeout(patience):
+                await self._channel.wait_ready()
+        except TimeoutError:
+            raise PeerOffline(
+                "The other end left in the middle of a file and did not come back. "
+                "Send the file again when it is there."
+            ) from None
 
     async def _turn(self) -> None:
         """Send what is due, then wait for an answer, a time-out or a new session."""
@@ -152,6 +169,8 @@ class _Upload:
                 del self._messages[0]
                 await self._channel.drain()
             except NotConnected:
+                # Whatever ended the session gets its turn to say so.
+                await asyncio.sleep(0)
                 return
         if not (self.machine.done or self.machine.failed):
             await self._wait_until(self.machine.deadline)
