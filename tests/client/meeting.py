@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
 
 import coralmux
 from coralmux.client.backoff import Timers
 from coralmux.client.channel import AnyEvent
 from tests.support.client import SOON
 from tests.support.process import RelayProcess
+
+E = TypeVar("E", bound=Exception)
 
 # Whoever lost its connection is back in a moment.
 TIMERS = Timers(first_pause=0.05, longest_pause=0.3, restart_pause=0.1, later_pause=0.3)
@@ -52,6 +54,19 @@ async def meeting(relay: RelayProcess, agent: coralmux.Agent, **options: Any) ->
     agent.add(link)
     async with serving(agent), phone_for(link, **options) as phone:
         yield phone
+
+
+async def until_raised(
+    kind: type[E], attempt: Callable[[], Awaitable[Any]], *meanwhile: type[Exception]
+) -> E:
+    """Try until this error comes; it. Those that are named may come before it."""
+    while True:
+        try:
+            await attempt()
+        except kind as error:
+            return error
+        except meanwhile:
+            pass
 
 
 class Events:
