@@ -123,6 +123,7 @@ class _Upload:
     def pause(self) -> None:
         self._messages.clear()
         self.machine.suspend()
+        self._wake.set()
 
     async def run(self, patience: float | None) -> None:
         machine = self.machine

@@ -80,6 +80,9 @@ class Events:
         self.all.append(event)
         self._changed.set()
 
+    def count(self, kind: type[Any]) -> int:
+        return sum(isinstance(event, kind) for event in self.all)
+
     async def wait_for(self, kind: type[Any], count: int = 1, within: float = SOON) -> Any:
         """The `count`-th event of this kind."""
         async with asyncio.timeout(within):
