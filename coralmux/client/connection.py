@@ -165,6 +165,7 @@ class _Live:
     async def shut(self) -> None:
         """End the tasks and close the socket. Idempotent; cancelled, it breaks off."""
         self.over = True
+        self._moved.set()
         for task in self._tasks:
             task.cancel()
         try:
