@@ -457,7 +457,13 @@ class _Pairing:
                 raise
             if self.channel.version == 2:
                 result["ref"] = message.id
-            self.channel.insist(RESULTS[message.type], result)
+            self.channel.insist(
+                RESULTS[message.type],
+                result,
+                on_failure=lambda error: self._refuse(
+                    message.id, ErrorCode.BACKEND_ERROR, f"The answer did not pass. {error}"
+                ),
+            )
         except NotConnected:
             pass
         except (BackendError, ClientError) as error:

@@ -66,6 +66,10 @@ _FATES = 8192
 # Seconds until ids that were seen are on disk.
 _SAVE_SECONDS = 1.0
 
+# Milliseconds that a message which must arrive waits for its next try: a minute's allowance
+# comes back, a day's quota is no use waiting for.
+_INSIST_MS = 60_000
+
 # Bytes that an envelope has around its ciphertext, generously.
 _ENVELOPE_BYTES = 512
 
@@ -242,17 +246,28 @@ class Channel:
         self._post(type, id, sealed)
         return id
 
-    def insist(self, type: str, payload: dict[str, Any], *, tries: int = 3) -> None:
+    def insist(
+        self,
+        type: str,
+        payload: dict[str, Any],
+        *,
+        tries: int = 3,
+        on_failure: Fate | None = None,
+    ) -> None:
         """Send what must arrive: again, under the same id, where it was refused or lost.
 
-        Raises as `send`; what becomes of the later tries is not told.
+        Raises as `send`; `on_failure` is told when trying again does not help, or would
+        help in more than a minute only.
         """
         id = new_id()
 
         def again(error: ClientError, left: int) -> None:
             after = error.retry_after_ms if isinstance(error, RelayRefused) else 0
-            if left and after is not None and not isinstance(error, PeerOffline):
+            offline = isinstance(error, PeerOffline | ConnectionLost)
+            if left and after is not None and after <= _INSIST_MS and not offline:
                 asyncio.get_running_loop().call_later(after / 1000, attempt, left)
+            elif on_failure is not None and not offline:
+                on_failure(error)
 
         def attempt(left: int) -> None:
             with contextlib.suppress(ClientError):

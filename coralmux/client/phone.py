@@ -249,13 +249,23 @@ class Phone:
     ) -> list[HistoryEntry]:
         """The last messages with an agent, oldest first as the agent gives them."""
         payload = {"agent_id": agent_id, "limit": limit}
-        result = await self._request("chat.history", payload, "chat.history.result", timeout)
-        return read(result.get("messages"), list[HistoryEntry])
+        return await self._request(
+            "chat.history",
+            payload,
+            "chat.history.result",
+            timeout,
+            lambda result: read(result.get("messages"), list[HistoryEntry]),
+        )
 
     async def agents(self, *, timeout: float = REQUEST_SECONDS) -> list[AgentProfile]:
         """The agents behind this pairing."""
-        result = await self._request("agent.list", {}, "agent.list.result", timeout)
-        return read(result.get("agents"), list[AgentProfile])
+        return await self._request(
+            "agent.list",
+            {},
+            "agent.list.result",
+            timeout,
+            lambda result: read(result.get("agents"), list[AgentProfile]),
+        )
 
     async def create_agent(
         self, *, timeout: float = REQUEST_SECONDS, **profile: Any
@@ -274,7 +284,9 @@ class Phone:
         return await self._change("agent.delete", {"id": id}, timeout)
 
     async def _change(self, type: str, payload: dict[str, Any], timeout: float) -> AgentChange:
-        return read(await self._request(type, payload, "agent.result", timeout), AgentChange)
+        return await self._request(
+            type, payload, "agent.result", timeout, lambda result: read(result, AgentChange)
+        )
 
     async def search_memory(
         self,
@@ -285,42 +297,67 @@ class Phone:
         timeout: float = REQUEST_SECONDS,
     ) -> list[MemoryHit]:
         """Search what an agent remembers."""
-        payload = {"agent_id": agent_id, "query": query, "limit": limit}
-        result = await self._request("memory.search", payload, "memory.search.result", timeout)
-        # The field's connector has another name for them.
-        return read(result.get("results", result.get("memories")), list[MemoryHit])
+        return await self._request(
+            "memory.search",
+            {"agent_id": agent_id, "query": query, "limit": limit},
+            "memory.search.result",
+            timeout,
+            # The field's connector has another name for them.
+            lambda result: read(result.get("results", result.get("memories")), list[MemoryHit]),
+        )
 
     async def groups(self, *, timeout: float = REQUEST_SECONDS) -> list[dict[str, Any]]:
         """The rooms that the agent is in, as it describes them."""
-        result = await self._request("group.list", {}, "group.list.result", timeout)
-        return read(result.get("rooms"), list[dict[str, Any]])
+        return await self._request(
+            "group.list",
+            {},
+            "group.list.result",
+            timeout,
+            lambda result: read(result.get("rooms"), list[dict[str, Any]]),
+        )
 
     async def group_messages(
         self, room_id: str, limit: int = 50, *, timeout: float = REQUEST_SECONDS
     ) -> GroupMessages:
         """The last messages in a room."""
-        payload = {"room_id": room_id, "limit": limit}
-        result = await self._request("group.messages", payload, "group.messages.result", timeout)
-        return read(result, GroupMessages)
+        return await self._request(
+            "group.messages",
+            {"room_id": room_id, "limit": limit},
+            "group.messages.result",
+            timeout,
+            lambda result: read(result, GroupMessages),
+        )
 
     async def send_group_message(
         self, room_id: str, text: str, *, timeout: float = REQUEST_SECONDS
     ) -> GroupMessage:
         """Say something in a room; the message as it stands there."""
-        payload = {"room_id": room_id, "text": text}
-        result = await self._request("group.send", payload, "group.message", timeout)
-        return read(result, GroupMessage)
+        return await self._request(
+            "group.send",
+            {"room_id": room_id, "text": text},
+            "group.message",
+            timeout,
+            lambda result: read(result, GroupMessage),
+        )
 
     async def system_status(self, *, timeout: float = REQUEST_SECONDS) -> SystemStatus:
         """How the agent's machine is doing."""
-        return read(
-            await self._request("system.status", {}, "system.status.result", timeout),
-            SystemStatus,
+        return await self._request(
+            "system.status",
+            {},
+            "system.status.result",
+            timeout,
+            lambda result: read(result, SystemStatus),
         )
 
     async def _request(
-        self, type: str, payload: dict[str, Any], result: str, timeout: float
-    ) -> dict[str, Any]:
+        self,
+        type: str,
+        payload: dict[str, Any],
+        result: str,
+        timeout: float,
+        parse: Callable[[dict[str, Any]], T],
+    ) -> T:
         """Raises what `ready` raises, AgentError, RelayRefused, RequestTimeout, …"""
         async with self.turn():
             await self.ready(timeout)
@@ -332,7 +369,11 @@ class Phone:
                         "The agent answered something else. Bring both ends up to date.",
                         ids=(waiting.id,),
                     )
-                return message.payload
+                try:
+                    return parse(message.payload)
+                except InvalidAnswer as error:
+                    error.ids = (waiting.id,)
+                    raise
 
     # What comes.
 

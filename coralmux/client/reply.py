@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from coralmux.client.coalesce import Coalescer
 from coralmux.client.errors import ClientError, MessageLost, RelayRefused
 from coralmux.client.messages import ToolStatus
 from coralmux.client.transfers import Transfers
+from coralmux.protocol import ErrorCode
 
 # What a chat handler may yield.
 Piece = str | ToolStatus | Attachment
@@ -75,12 +77,22 @@ class Reply:
         if cancelled:
             payload["cancelled"] = True
         await self._take_turn()
-        self._channel.insist("chat.done", payload | self._ref)
+        self._channel.insist("chat.done", payload | self._ref, on_failure=self._end_refused)
 
     async def failed(self, code: str, message: str) -> None:
-        """End the reply with an error, behind what was said so far."""
-        self._broken = None
-        await self._flush(finish=True)
+        """End the reply with an error, behind what was said so far.
+
+        What waits behind a refused part stays unsaid.
+        """
+        if self._broken is None:
+            await self._flush(finish=True)
+        self._end(code, message)
+
+    def _end_refused(self, error: ClientError) -> None:
+        with contextlib.suppress(ClientError):
+            self._end(ErrorCode.BACKEND_ERROR, _cut_off(error))
+
+    def _end(self, code: str, message: str) -> None:
         self._channel.insist("chat.error", {"code": code, "message": message} | self._ref)
 
     def close(self) -> None:
@@ -160,10 +172,18 @@ class Reply:
         if isinstance(error, MessageLost):
             # chat.done has the whole text, from which the phone fills what it misses.
             return
-        if isinstance(error, RelayRefused) and error.retry_after_ms is not None:
+        if (
+            isinstance(error, RelayRefused)
+            and error.code == ErrorCode.RATE_LIMITED
+            and error.retry_after_ms is not None
+        ):
             now = asyncio.get_running_loop().time()
             self._channel.pacer.limited(now, error.retry_after_ms / 1000)
-        self._broken = ReplyBroken(f"The answer was cut off. {error}")
+        self._broken = ReplyBroken(_cut_off(error))
+
+
+def _cut_off(error: ClientError) -> str:
+    return f"The answer was cut off. {error}"
 
 
 def described(attachment: Attachment, file_id: str) -> dict[str, Any]:
