@@ -30,6 +30,10 @@ __all__ = ["FileError", "Inbox", "Message", "Outgoing", "OutgoingState"]
 ACK_SECONDS = 30.0
 RETRIES = 2
 
+# How often in a row a sender begins again without progress, after new sessions and messages
+# that were lost or refused: whoever meddles must not keep it at that for ever.
+RESTARTS = 10
+
 # Characters of a refusal's text that are taken from the other end.
 _MAX_ERROR = 500
 
@@ -73,6 +77,7 @@ class Outgoing:
         self._recover = -2  # highest index that was out when we last went back
         self._reported = -1
         self._retries = 0
+        self._restarts = -1  # the first start is none
 
     def __repr__(self) -> str:
         return f"Outgoing({self.file_id}, {self.state.value}, {self._acked + 1}/{self._count})"
@@ -91,17 +96,28 @@ class Outgoing:
         return self._next - self._acked - 1
 
     def start(self, now: float) -> list[Message]:
-        """Begin, or begin again. Nothing once the transfer is over."""
-        if self.state in _OVER:
-            return []
-        self._next = self._acked + 1
-        self._recover = -2
+        """Begin, or begin again in a new session. Nothing once the transfer is over."""
         self._retries = 0
-        return self._begin(now)
+        return self.again(now)
 
     # After a new session: whatever was on its way is lost, and the answer to the
     # repeated file.begin tells how much of it arrived before.
     restart = start
+
+    def again(self, now: float) -> list[Message]:
+        """Begin again where a message was lost or refused; no patience is given anew."""
+        if self.state in _OVER:
+            return []
+        if self._restarts >= RESTARTS:
+            self._fail(
+                "The file does not get through: what is sent of it is lost or changed on the "
+                "way again and again. Check the connection and send it again later."
+            )
+            return [("file.cancel", {"file_id": self.file_id})]
+        self._restarts += 1
+        self._next = self._acked + 1
+        self._recover = -2
+        return self._begin(now)
 
     def suspend(self) -> None:
         """There is no session: no time-out runs until `restart`."""
@@ -168,12 +184,12 @@ class Outgoing:
             if self._next - 1 > index:
                 self._recover = self._next - 1
             if index > self._acked:
-                self._retries = 0
+                self._retries = self._restarts = 0
             self._acked, self._next = index, index + 1
             self.state = OutgoingState.SENDING
         elif index > self._acked:
             self._acked, self._next = index, max(self._next, index + 1)
-            self._retries = 0
+            self._retries = self._restarts = 0
         elif index == self._acked and self.unacknowledged and index > self._recover:
             # The other end got a chunk that does not follow: one is missing between. All
             # from there on goes out again, and the same words about chunks that were out

@@ -19,6 +19,10 @@ Progress = Callable[[int, int], None]
 # Seconds until a file goes on that the relay refused without saying when it would take it.
 _REFUSED_SECONDS = 5.0
 
+# Seconds that a file waits at most because the relay asks for it. Longer is an error that a
+# person should see: the day's bandwidth is used up, or somebody forges refusals.
+_LONGEST_SECONDS = 60.0
+
 
 class Transfers:
     """The files of one pairing, in both directions.
@@ -109,7 +113,9 @@ class _Upload:
         self._messages: list[Message] = []
         self._wake = asyncio.Event()
         self._not_before = 0.0
-        self._begin = True
+        self._begin = True  # the file, or its rest, and
+        self._anew = True  # in a new session
+        self._refusal: ClientError | None = None
 
     def receive(self, message: Opened, now: float) -> None:
         answers = self.machine.receive(message.type, message.payload, now)
@@ -117,7 +123,7 @@ class _Upload:
         self._wake.set()
 
     def resume(self) -> None:
-        self._begin = True
+        self._begin = self._anew = True
         self._wake.set()
 
     def pause(self) -> None:
@@ -129,6 +135,9 @@ class _Upload:
         machine = self.machine
         try:
             while not (machine.done or machine.failed):
+                if self._refusal is not None:
+                    self._cancel()
+                    raise self._refusal
                 await self._wait_ready(patience)
                 await self._turn()
         except asyncio.CancelledError:
@@ -156,8 +165,9 @@ class _Upload:
             await self._wait_until(self._not_before)
             return
         if self._begin:
-            self._begin = False
-            self._messages = self.machine.restart(now)
+            begin = self.machine.restart if self._anew else self.machine.again
+            self._begin = self._anew = False
+            self._messages = begin(now)
         else:
             self._messages += self.machine.tick(now)
         while self._messages:
@@ -191,8 +201,11 @@ class _Upload:
         if isinstance(error, RelayRefused):
             after = error.retry_after_ms
             delay = _REFUSED_SECONDS if after is None else after / 1000
+        if delay > _LONGEST_SECONDS:
+            self._refusal = error
         self._not_before = asyncio.get_running_loop().time() + delay
-        self.resume()
+        self._begin = True
+        self._wake.set()
 
     def _cancel(self) -> None:
         with contextlib.suppress(NotConnected):

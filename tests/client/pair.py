@@ -144,8 +144,8 @@ class Pair:
         assert outcome.error is None
         assert outcome.handed_out == whole(text)
 
-    def of(self, role: Role, kind: type[E]) -> list[E]:
-        """What one end reported of one kind."""
+    def of(self, role: Role, kind: type[E] | tuple[type[E], ...]) -> list[E]:
+        """What one end reported of one kind, or of several."""
         return [event for event in self.events[role] if isinstance(event, kind)]
 
     def failures(self, role: Role) -> list[str]:
