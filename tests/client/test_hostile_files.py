@@ -152,6 +152,8 @@ async def test_a_file_that_never_gets_through_ends_in_an_error(
         assert isinstance(outcome.error, coralmux.FileError)
         assert outcome.error.ids == (outcome.id,)
         assert both.heard == ["hello"]
+        relay.tamper = None
+        await both.works("is anybody there?")  # what was said last shows with what follows
         for role in Role:
             await eventually(lambda role=role: both.of(role, (Gap, Lost, Ended)))
 
