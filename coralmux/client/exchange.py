@@ -111,10 +111,11 @@ class Exchanges:
                 return exchange
         return None
 
-    def fail_all(self, error: type[ClientError], text: str) -> None:
-        """Each gets an error that names it."""
+    def fail_all(self, error: type[ClientError], text: str, *, awaiting: str = "") -> None:
+        """Each gets an error that names it; with `awaiting` those that wait for this type."""
         for id, exchange in list(self._open.items()):
-            exchange.fail(error(text, ids=(id,)))
+            if not awaiting or awaiting in exchange.types:
+                exchange.fail(error(text, ids=(id,)))
 
 
 def _agent_error(message: Opened, id: str) -> AgentError:

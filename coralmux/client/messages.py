@@ -54,7 +54,7 @@ class ChatDone(_Payload, frozen=True):
     ref: str = ""
 
 
-class ToolStatus(_Payload, frozen=True):
+class ToolStatus(_Payload, frozen=True, omit_defaults=False):
     """`chat.tool_status`: what the agent is doing. A chat handler yields it between texts."""
 
     tool: str

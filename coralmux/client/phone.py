@@ -36,6 +36,7 @@ from coralmux.client.store import Store
 from coralmux.client.transfers import Transfers
 from coralmux.e2e import events as e2e
 from coralmux.e2e.events import Opened, PeerInfo
+from coralmux.e2e.legacy import UNREADABLE, UNSEALED
 from coralmux.e2e.link import PairingLink
 from coralmux.protocol import Role
 
@@ -46,6 +47,17 @@ log = logging.getLogger("coralmux")
 REQUEST_SECONDS = 30.0
 SILENCE_SECONDS = 300.0
 READY_SECONDS = 30.0
+
+_UNTAKEN = {
+    UNSEALED: (
+        "The agent answered without encryption, and its answer was not taken. Ask again; if "
+        "this repeats, restart the agent."
+    ),
+    UNREADABLE: (
+        "The agent's answer could not be decrypted: something on the way may have changed it, "
+        "or the agent has other keys. Ask again; if this repeats, restart both ends."
+    ),
+}
 
 T = TypeVar("T")
 
@@ -401,6 +413,11 @@ class Phone:
                     ConnectionLost,
                     f"{failure.value} Whether the message was understood is not known; "
                     "it can be sent again under the same id.",
+                )
+            case e2e.Ignored(why, type="chat.done"):
+                # Version 1: the end that somebody waits for will not come any more.
+                self._exchanges.fail_all(
+                    InvalidAnswer, _UNTAKEN.get(why, why), awaiting="chat.done"
                 )
         if self._on_event is not None:
             try:

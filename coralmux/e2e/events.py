@@ -114,10 +114,14 @@ class PairingRefused:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Something that must not be acted on was dropped. `why` never holds its contents."""
+    """Something that must not be acted on was dropped. `why` never holds its contents.
+
+    `type` is that of the message where somebody may be waiting for it.
+    """
 
     why: str
     id: str = ""
+    type: str = field(default="", compare=False)
 
 
 Event = Send | Opened | Established | Ended | Gap | Lost | Hint | Store | PairingRefused | Ignored

@@ -230,7 +230,7 @@ class LegacySession:
         if type == "chat.error":
             return [Ignored("a sealed error", id)] if sealed else self._error(payload, id)
         if type in SEALED_TYPES:
-            return self._open(type, payload, id) if sealed else self._unsealed(id)
+            return self._open(type, payload, id) if sealed else self._unsealed(type, id)
         if sealed:
             return [*self._complain(id), Ignored("a sealed message of a type in the clear", id)]
         return [Opened(type, id, payload, sealed=False)]
@@ -263,7 +263,7 @@ class LegacySession:
         try:
             opened = decode_object(open_payload(self._keys, payload))
         except (E2EError, InvalidMessage):
-            return [*self._complain(id), Ignored(UNREADABLE, id)]
+            return [*self._complain(id), Ignored(UNREADABLE, id, type)]
         self._complained = False
         return [Opened(type, id, opened, sealed=True)]
 
@@ -279,8 +279,8 @@ class LegacySession:
         )
         return [_error(PeerCode.E2E_FAILED, text, id)]
 
-    def _unsealed(self, id: str) -> list[Event]:
-        ignored = Ignored(UNSEALED, id)
+    def _unsealed(self, type: str, id: str) -> list[Event]:
+        ignored = Ignored(UNSEALED, id, type)
         if self._role is Role.PHONE:
             return [ignored]
         text = (

@@ -12,11 +12,12 @@ import pytest
 
 import coralmux
 from coralmux.client.backoff import Timers
-from coralmux.client.channel import AnyEvent
+from coralmux.client.channel import AnyEvent, Channel
 from coralmux.client.reply import Piece
 from coralmux.e2e.events import Ended, Hint, Ignored
 from coralmux.protocol import Role
 from coralmux.protocol.errors import PeerCode
+from tests.support.field_peer import FieldPeer
 from tests.support.hostile_relay import HostileRelay
 from tests.support.interference import sealed
 from tests.support.waiting import eventually
@@ -234,3 +235,16 @@ async def talking() -> AsyncIterator[tuple[HostileRelay, Pair]]:
         await both.works()
         both.check_truth()
         check_wire(relay, both)
+
+
+def check(peer: FieldPeer) -> None:
+    """A client of the field never got what it cannot take, or cannot open."""
+    assert peer.surprises == []
+    assert peer.unreadable == []
+
+
+def cut(channel: Channel) -> None:
+    """End a connection of ours without a word, as networks do."""
+    live = channel._connection._live
+    assert live is not None
+    live._socket.abort()
