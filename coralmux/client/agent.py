@@ -363,6 +363,11 @@ class _Pairing:
         alone = self._one_at_a_time if self.channel.version == 1 else contextlib.nullcontext()
         async with alone:
             if not await self._can_answer():
+                self._refuse(
+                    message.id,
+                    ErrorCode.BACKEND_ERROR,
+                    "The phone's key for the answer did not come. Connect again, and ask again.",
+                )
                 return
             chat.started = True
             reply = Reply(self.channel, self._transfers, message.id)

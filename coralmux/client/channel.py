@@ -243,7 +243,11 @@ class Channel:
             self._fates[id] = on_failure
             if len(self._fates) > _FATES:
                 self._fates.popitem(last=False)
-        self._post(type, id, sealed)
+        try:
+            self._post(type, id, sealed)
+        except NotConnected as error:
+            error.ids = (id,)
+            raise
         return id
 
     def insist(
@@ -297,6 +301,8 @@ class Channel:
                 self._perform(self._machine.connected(now, paired=greeting.paired))
                 return
             case wire.PeerStatus(online):
+                if online and isinstance(self.failure, PairingRefused):
+                    self.failure = None  # it may be another one that is there now
                 self._on_event(event)
                 status = self._machine.peer_online if online else self._machine.peer_offline
                 self._perform(status(now))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import stat
 import time
@@ -260,3 +261,24 @@ async def test_a_directory_that_is_none_is_named(
         async with phone_for(link, store=coralmux.MemoryStore()), asyncio.timeout(SOON):
             await echo(agent_for(link, store=store)).serve()
     assert str(blocked) in str(caught.value)
+
+
+async def test_a_refusal_is_forgotten_when_another_agent_comes(
+    shared_relay: RelayProcess,
+) -> None:
+    link = new_link(shared_relay)
+    stranger = echo(agent_for(coralmux.PairingLink.new(shared_relay.url, link.token)))
+    async with phone_for(link) as phone, asyncio.timeout(2 * SOON):
+        async with serving(stranger):
+            with pytest.raises(coralmux.PairingRefused, match="another pairing"):
+                await phone.ask("?")
+            with pytest.raises(coralmux.PairingRefused):
+                await phone.ask("?")
+        events: list[object] = []
+        phone._on_event = events.append
+        async with serving(echo(agent_for(link))):
+            while wire.PeerStatus(True) not in events:
+                with contextlib.suppress(coralmux.PairingRefused):
+                    await phone.ready(0.01)
+                await asyncio.sleep(0)
+            assert await phone.ask("at last") == "at last"

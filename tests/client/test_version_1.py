@@ -1,0 +1,101 @@
+"""An Agent and a Phone of ours that pair by token alone, and so speak version 1."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import coralmux
+from tests.client.meeting import TIMERS, serving
+from tests.support.client import SOON, log_in
+from tests.support.field_peer import Keys
+from tests.support.process import RelayProcess
+
+Pieces = AsyncIterator[Any]
+
+
+def image(size: int) -> coralmux.Attachment:
+    return coralmux.Attachment.from_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(size - 8), name="a.png")
+
+
+def pairing(relay: RelayProcess) -> tuple[coralmux.Agent, coralmux.Phone]:
+    """Both without a secret; the agent sends back the pictures that it gets."""
+    token = relay.token()
+    agent = coralmux.Agent(relay=relay.url, token=token, timers=TIMERS)
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        yield coralmux.ToolStatus("look")
+        yield message.text
+        for attachment in message.attachments:
+            yield attachment
+        if message.text == "large":
+            yield image(6_000_000)
+
+    return agent, coralmux.Phone(coralmux.PairingLink(relay.url, token), timers=TIMERS)
+
+
+async def test_pictures_travel_inside_the_messages_both_ways(shared_relay: RelayProcess) -> None:
+    agent, phone = pairing(shared_relay)
+    picture = image(1_000_000)
+    async with serving(agent), phone:
+        answer = phone.ask("look", images=[picture])
+        assert await answer == "look"
+        (back,) = answer.attachments
+    assert isinstance(back, coralmux.Attachment)
+    assert back.sha256 == picture.sha256
+
+
+async def test_a_picture_that_does_not_fit_is_an_error_in_words_both_ways(
+    shared_relay: RelayProcess,
+) -> None:
+    agent, phone = pairing(shared_relay)
+    async with serving(agent), phone, asyncio.timeout(SOON):
+        answer = phone.ask("?", images=[image(5_000_000)])
+        with pytest.raises(coralmux.AttachmentError, match="version 1"):
+            await answer
+        with pytest.raises(coralmux.AgentError, match="version 1"):
+            await phone.ask("large")
+        assert await phone.ask("again") == "again"
+
+
+async def test_questions_are_answered_one_after_the_other(shared_relay: RelayProcess) -> None:
+    agent, phone = pairing(shared_relay)
+    async with serving(agent), phone, asyncio.timeout(SOON):
+        texts = await asyncio.gather(*(phone.ask(f"q{n}") for n in range(5)))
+        assert texts == [f"q{n}" for n in range(5)]
+
+
+async def test_what_the_agent_does_not_offer_is_told(shared_relay: RelayProcess) -> None:
+    agent, phone = pairing(shared_relay)
+    async with serving(agent), phone, asyncio.timeout(SOON):
+        with pytest.raises(coralmux.AgentError, match=r"does not offer chat\.history"):
+            await phone.history()
+        assert [profile.name for profile in await phone.agents()] == ["Agent"]
+
+
+async def test_a_version_1_question_whose_key_never_comes_is_refused(
+    shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coralmux.client.agent.KEY_SECONDS", 0.2)
+    token = shared_relay.token()
+    agent = coralmux.Agent(relay=shared_relay.url, token=token)
+    agent.on_chat(lambda message: asyncio.sleep(0, message.text))
+    keys = Keys()
+    async with serving(agent):
+        async with log_in(shared_relay.url, token, "phone") as phone:
+            await phone.send("key_exchange", {"pubkey": keys.public})
+            while (message := await phone.receive())["type"] != "key_exchange":
+                pass
+            keys.agree(message["payload"]["pubkey"])
+        async with log_in(shared_relay.url, token, "phone") as phone:
+            # Sealed with the key of before; the one that the agent waits for stays away.
+            await phone.send("chat.send", keys.seal(b'{"text":"?"}'))
+            while (message := await phone.receive())["type"] != "chat.error":
+                pass
+    assert message["payload"]["code"] == "BACKEND_ERROR"
+    assert "ask again" in message["payload"]["message"]
