@@ -88,10 +88,13 @@ async def test_a_version_1_question_whose_key_never_comes_is_refused(
     keys = Keys()
     async with serving(agent):
         async with log_in(shared_relay.url, token, "phone") as phone:
-            await phone.send("key_exchange", {"pubkey": keys.public})
             while (message := await phone.receive())["type"] != "key_exchange":
                 pass
             keys.agree(message["payload"]["pubkey"])
+            await phone.send("key_exchange", {"pubkey": keys.public})
+            await phone.send("chat.send", keys.seal(b'{"text":"first"}'))
+            while (message := await phone.receive())["type"] != "chat.done":
+                pass
         async with log_in(shared_relay.url, token, "phone") as phone:
             # Sealed with the key of before; the one that the agent waits for stays away.
             await phone.send("chat.send", keys.seal(b'{"text":"?"}'))
