@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from coralmux.client.answer import Answer
 from coralmux.client.attachments import Attachment, RemoteAttachment
 from coralmux.client.channel import AnyEvent
-from coralmux.client.errors import ClientError
+from coralmux.client.errors import ClientError, PairingRefused, Stopped
 from coralmux.client.messages import GroupMessage
 from coralmux.client.phone import Phone
 from coralmux.client.store import Store
@@ -94,9 +94,7 @@ class Chat:
                 on_group_message=self._group_message,
             ) as self.phone:
                 await self._reach.settled(self.phone)
-                if self._is_refused:
-                    self._explain()
-                else:
+                if self._can_begin():
                     await (self._prompted() if self.interactive else self._by_lines())
         except asyncio.CancelledError:
             if not self._interrupted or self._task is None:
@@ -109,22 +107,23 @@ class Chat:
         failure = self.phone.channel.failure
         return failure is not None and exit_status(failure) == REFUSED
 
-    def _explain(self) -> None:
-        """Why there is no chat; an interactive person has read it as it happened."""
+    def _can_begin(self) -> bool:
+        """Raises what ended the phone without a word of the relay or the agent."""
         failure = self.phone.channel.failure
-        if failure is not None and not self.interactive:
-            self._complain(failure)
+        if failure is not None and not isinstance(failure, Stopped | PairingRefused):
+            raise failure
+        if self._is_refused and failure is not None and not self.interactive:
+            self._complain(failure)  # others have read it as it happened
+        return not self._is_refused
 
     # What is said.
 
     async def _prompted(self) -> None:
         prompt = Prompt()
         self.notes.say("Type a question, or /help. Ctrl-C cancels an answer, and leaves here.")
-        with contextlib.suppress(Leave):
+        with contextlib.suppress(Leave), keys_unseen():
             while True:
-                line = await prompt.line()
-                with keys_unseen():
-                    await self._take(line)
+                await self._take(await prompt.line())
 
     async def _by_lines(self) -> None:
         with contextlib.suppress(Leave):
@@ -135,19 +134,24 @@ class Chat:
 
     async def _take(self, line: str) -> None:
         """Answer a line, or carry it out. Raises Leave."""
-        text = line.strip()
-        if not text and not self.pictures:
+        # Bytes that are no UTF-8 come from a prompt as halves of characters.
+        text = line.strip().encode("utf-8", "replace").decode()
+        if not text:
             return
-        self._turn = asyncio.create_task(self._reply(text))
+        self._turn = turn = asyncio.create_task(self._reply(text))
         try:
-            await asyncio.wait([self._turn])
-        finally:
-            turn, self._turn, self._answer = self._turn, None, None
+            await asyncio.wait([turn])
+        except asyncio.CancelledError:
             turn.cancel()
+            await asyncio.wait([turn])
+            raise
+        finally:
+            self._turn = self._answer = None
         if not turn.cancelled():
             turn.result()
-        else:
-            await self._cut()
+            return
+        await self._cut()
+        self.notes.say("Cancelled.")
 
     async def _reply(self, text: str) -> None:
         try:
@@ -158,6 +162,8 @@ class Chat:
         except (ClientError, OSError) as error:
             await self._cut()
             self._complain(error)
+            if self.pictures:
+                self.notes.say("The files stay for the next question; /image alone drops them.")
             self._status = REFUSED if exit_status(error) == REFUSED else FAILED
             if self.interactive:
                 self._status = DONE
@@ -179,6 +185,7 @@ class Chat:
             async with answer:
                 async for delta in answer:
                     upload.close()
+                    self.pictures = []  # have arrived, whatever comes of the answer
                     await shown.delta(delta)
         finally:
             upload.close()

@@ -190,6 +190,8 @@ def _pictures(paths: Sequence[str]) -> list[Attachment]:
 def _question(argument: str, stdin: StandardInput) -> str:
     """What stands on the command line, what is piped in, or the one behind the other."""
     typed = "" if argument == "-" else argument
+    if any("\ud800" <= character <= "\udfff" for character in typed):
+        raise click.UsageError("The question is not UTF-8 text. Pipe it in after iconv.")
     if typed and not stdin.is_piped:
         return typed
     piped = _read(stdin)

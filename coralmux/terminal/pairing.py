@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import stat
@@ -52,7 +53,9 @@ def _read_file(path: Path, warn: Callable[[str], None]) -> str:
 
 def _read_line(stdin: StandardInput) -> str:
     if stdin.is_terminal:
-        return getpass.getpass("Pairing link (not shown): ", stream=sys.stderr)
+        with contextlib.suppress(EOFError):
+            return getpass.getpass("Pairing link (not shown): ", stream=sys.stderr)
+        return ""
     return stdin.read_line(MAX_LINK + 1).decode("utf-8", "replace")
 
 

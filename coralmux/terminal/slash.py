@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _HISTORY = 20
 
 _HELP = """\
-/image FILE   send a picture or another file with the next question
+/image FILE   send a picture or another file with the next question (/image alone: none)
 /agents       which agents there are
 /agent ID     talk to another one (/agent alone: to the first again)
 /history      the last messages
@@ -29,7 +29,7 @@ _HELP = """\
 /status       who answers, and how the agent's machine is doing
 /connect      connect now; takes the place back from another device
 /quit         leave (or Ctrl-C, Ctrl-D)
-//text        asks "/text" """
+//question    asks what begins with a slash"""
 
 
 def is_command(text: str) -> bool:
@@ -60,7 +60,8 @@ async def _quit(chat: Chat, argument: str) -> None:
 
 async def _image(chat: Chat, argument: str) -> None:
     if not argument:
-        chat.notes.insist("Which file? For example: /image cat.jpg")
+        chat.pictures = []
+        chat.notes.say("No file goes with the next question. To send one: /image cat.jpg")
         return
     picture: Attachment = load(_path(argument))
     chat.pictures.append(picture)

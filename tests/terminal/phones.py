@@ -185,7 +185,7 @@ class Terminal:
 
     def type(self, text: str) -> int:
         """Press keys; where what is shown thereupon begins."""
-        os.write(self._master, text.encode())
+        os.write(self._master, os.fsencode(text))
         return len(self.shown)
 
     async def ended(self) -> int:

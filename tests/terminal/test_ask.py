@@ -22,6 +22,7 @@ from coralmux import (
     PairingLink,
     ToolStatus,
 )
+from tests.support.client import log_in
 from tests.support.field import FieldConnector
 from tests.support.process import RelayProcess
 from tests.terminal.phones import SCRIPT, agent_at, endless, run, started
@@ -310,6 +311,36 @@ async def test_an_agent_that_is_not_there_is_named_when_the_time_is_up(
     assert "The agent is not connected to the relay. Start it" in ended.err
 
 
+@pytest.mark.slow
+async def test_an_agent_that_is_not_there_is_not_waited_for_as_long_as_for_an_answer(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    link = PairingLink.new(relay.url, relay.token())
+    begun = asyncio.get_running_loop().time()
+    ended = await run(tmp_path, "--link", link.uri(), "ask", "hi")
+    assert asyncio.get_running_loop().time() - begun > 9
+    assert (ended.status, ended.out) == (1, b"")
+    assert "Start it" in ended.err
+
+
+@pytest.mark.slow
+async def test_an_agent_that_answers_no_handshake_is_told_from_one_that_is_not_there(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    link = PairingLink.new(relay.url, relay.token())
+    async with log_in(relay.url, link.token, "agent"):
+        ended = await run(tmp_path, "-q", "--link", link.uri(), "ask", "hi", within=60)
+    assert (ended.status, ended.out) == (2, b"")
+    assert "does not answer the handshake" in ended.err
+
+
+async def test_a_question_that_is_no_text_is_refused(relay: RelayProcess, tmp_path: Path) -> None:
+    link = PairingLink.new(relay.url, TOKEN)
+    ended = await run(tmp_path, "--link", link.uri(), "ask", os.fsdecode(b"caf\xe9"))
+    assert (ended.status, ended.out) == (1, b"")
+    assert "not UTF-8" in ended.err
+
+
 async def test_a_question_waits_for_an_agent_that_is_on_its_way(
     relay: RelayProcess, tmp_path: Path
 ) -> None:
@@ -351,6 +382,26 @@ async def test_a_state_file_that_cannot_be_read_is_named(
     assert (ended.status, ended.out) == (1, b"")
     assert "is damaged" in ended.err
     assert file.read_text() == "{"
+
+
+async def test_a_state_that_cannot_be_written_ends_it_before_the_question_is_sent(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    asked = []
+
+    async def reply(message: ChatMessage) -> str:
+        asked.append(message.text)
+        return "ok"
+
+    (tmp_path / "phone").symlink_to(tmp_path / "missing" / "too")
+    async with agent_at(relay, reply, store=FileStore(tmp_path / "agent")) as (link, _):
+        ended = await run(tmp_path, "-q", "--link", link.web(), "ask", "hi")
+        by_lines = await run(tmp_path, "-q", "--link", link.web(), stdin=b"hi\n")
+    for result in (ended, by_lines):
+        assert (result.status, result.out) == (1, b"")
+        assert "cannot be written" in result.err
+        assert "choose another directory" in result.err
+    assert asked == []
 
 
 async def test_a_reader_who_has_had_enough_ends_the_answer(

@@ -149,6 +149,71 @@ async def test_a_second_ctrl_c_leaves_while_the_agent_has_not_stopped(
     assert "Traceback" not in there.shown
 
 
+async def test_an_agent_that_does_not_stop_is_left_to_itself(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    let_go = asyncio.Event()
+
+    async def reply(message: ChatMessage) -> AsyncIterator[str]:
+        try:
+            yield f"({message.text})"
+            await asyncio.Event().wait()
+        finally:
+            await let_go.wait()
+
+    async with (
+        agent_at(relay, reply) as (link, _),
+        terminal(tmp_path, "--link", link.web()) as there,
+    ):
+        await there.expect(PROMPT)
+        there.type("first\r")
+        await there.expect("(first)")
+        at = there.type("\x03")
+        at = await there.expect("Cancelled.", PROMPT, after=at)
+        there.type("second\r")
+        await there.expect("(second)", after=at)
+        let_go.set()
+
+
+async def test_a_link_can_be_typed_without_being_shown(relay: RelayProcess, tmp_path: Path) -> None:
+    async with (
+        agent_at(relay) as (link, _),
+        terminal(tmp_path, "--link", "-", "ask", "hi") as there,
+    ):
+        await there.expect("Pairing link (not shown): ")
+        there.type(link.web() + "\n")
+        await there.expect("You said: hi")
+        assert await there.ended() == 0
+    assert link.token not in there.shown
+
+
+async def test_a_picture_that_did_not_go_out_stays_and_can_be_dropped(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    async def reply(message: ChatMessage) -> str:
+        if message.text == "bad":
+            raise BackendError("No.")
+        return f"{len(message.attachments)} for {message.text}."
+
+    (tmp_path / "a.png").write_bytes(PICTURE)
+    async with (
+        agent_at(relay, reply) as (link, _),
+        terminal(tmp_path, "--link", link.web(), "--image", "a.png") as there,
+    ):
+        at = await there.expect(PROMPT)
+        for typed, shown in (
+            ("\r", PROMPT),
+            ("bad\r", "The files stay"),
+            ("good\r", "1 for good."),
+            ("/image a.png\r", "goes with the next question"),
+            ("/image\r", "No file goes"),
+            ("last\r", "0 for last."),
+        ):
+            there.type(typed)
+            at = await there.expect(shown, after=at)
+            at = await there.expect(PROMPT, after=at) if shown != PROMPT else at
+
+
 async def test_what_is_typed_during_an_answer_is_asked_next(
     relay: RelayProcess, tmp_path: Path
 ) -> None:
@@ -279,12 +344,12 @@ async def test_the_commands_ask_the_agent(relay: RelayProcess, tmp_path: Path) -
         for typed, shown in {
             "/help": "/image FILE",
             "/nonsense": "There is no /nonsense",
+            "caf\udce9": "asked caf?",
             "/agents": "cook: The cook (large)",
             "/agent thief": "There is no agent thief",
             "/agent cook": "Questions go to cook",
             "/history": "user: soup?",
             "/status": "CPU 12 %, up for 2 h",
-            "/save kept": "No files came",
             "//etc?": "cook was asked /etc?",
             "/save": "Where to?",
             "/save kept ": "Saved kept/reef.png",
