@@ -15,7 +15,7 @@ from coralmux.client import connection as wire
 from coralmux.client.attachments import Attachment, RemoteAttachment, from_inline
 from coralmux.client.channel import AnyEvent, Channel
 from coralmux.client.errors import ClientError, NotConnected
-from coralmux.client.messages import ChatSend, Turn, read
+from coralmux.client.messages import Turn, read_question
 from coralmux.client.reply import Piece, Reply
 from coralmux.client.store import Store
 from coralmux.client.transfers import Transfers
@@ -420,7 +420,7 @@ class _Pairing:
 
     def _question(self, message: Opened) -> ChatMessage:
         """Raises InvalidAnswer, AttachmentError or FileError."""
-        payload = read(message.payload, ChatSend)
+        payload = read_question(message.payload)
         return ChatMessage(
             id=message.id,
             text=payload.text,

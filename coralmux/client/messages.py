@@ -45,9 +45,12 @@ class ChatStream(_Payload, frozen=True):
 
 
 class ChatDone(_Payload, frozen=True):
-    """`chat.done`: the whole text, and whatever came with it."""
+    """`chat.done`: the whole text, and whatever came with it.
 
-    full_text: str = ""
+    Without `full_text` it is none: in version 1 a relay can call a delta the end.
+    """
+
+    full_text: str
     usage: dict[str, Any] = {}
     attachments: tuple[dict[str, Any], ...] = ()
     cancelled: bool = False
@@ -129,6 +132,14 @@ class GroupMessage(_Payload, frozen=True):
 
 
 T = TypeVar("T")
+
+
+def read_question(payload: dict[str, Any]) -> ChatSend:
+    """A question. Raises InvalidAnswer where it asks nothing at all: in version 1 a relay
+    can hand an agent its own words as one."""
+    if "text" not in payload and "attachments" not in payload:
+        raise InvalidAnswer("The question has neither text nor attachments. Send it again.")
+    return read(payload, ChatSend)
 
 
 def read(payload: Any, type: type[T]) -> T:
