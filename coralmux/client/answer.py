@@ -23,6 +23,8 @@ from coralmux.client.errors import (
     ClientError,
     ConnectionLost,
     MessageLost,
+    PeerOffline,
+    RelayRefused,
     ReplyIncomplete,
 )
 from coralmux.client.exchange import Exchange
@@ -37,6 +39,8 @@ log = logging.getLogger("coralmux")
 # Ends of an answer that the agent knows of. All others it has to be told: a refusal, too,
 # comes in the clear, so it may be forged, and the agent be answering.
 _AGENT_KNOWS = (AgentError, ConnectionLost, MessageLost)
+
+_NOT_DELIVERED = (RelayRefused, PeerOffline, MessageLost)
 
 # (attachment, bytes that arrived, bytes in all)
 OnProgress = Callable[[Attachment, int, int], None]
@@ -77,6 +81,7 @@ class Answer:
         self._phone = phone
         self._question = question
         self._asking: asyncio.Task[dict[str, Any]] | None = None
+        self._files: list[str] = []
         self._sent = False
         self._ended = False
         self._deltas = self._follow()
@@ -165,9 +170,19 @@ class Answer:
             except ClientError as error:
                 if not error.ids and error is not phone.channel.failure:
                     error.ids = (self.id,)
+                if isinstance(error, _NOT_DELIVERED):
+                    self._sent = False
                 raise
             finally:
                 self._ended = True
+                if not self._sent:
+                    self._take_back_files()
+
+    def _take_back_files(self) -> None:
+        """The question does not get there: its files need no place at the agent's."""
+        for file_id in self._files:
+            with contextlib.suppress(ClientError):
+                self._phone.channel.send("file.cancel", {"file_id": file_id})
 
     def _abandon(self, waiting: Exchange) -> None:
         if not self._ended:
@@ -266,6 +281,7 @@ class Answer:
             file_id = await self._phone.transfers.send(
                 attachment, report, patience=question.timeout
             )
+            self._files.append(file_id)
             sent.append(described(attachment, file_id))
         return sent
 

@@ -24,6 +24,7 @@ from coralmux.client.exchange import Exchange, Exchanges
 from coralmux.client.messages import (
     AgentChange,
     AgentProfile,
+    ChatDone,
     GroupMessage,
     GroupMessages,
     HistoryEntry,
@@ -104,6 +105,7 @@ class Phone:
         self._task: asyncio.Task[None] | None = None
         self._cause = "The relay has not answered yet."
         self._online = False
+        self._agent_online = False
 
     @classmethod
     def from_link(cls, link: str | PairingLink, **arguments: Any) -> Phone:
@@ -164,6 +166,12 @@ class Phone:
             async with asyncio.timeout(timeout):
                 await self.channel.wait_ready()
         except TimeoutError:
+            if self._online and self._agent_online:
+                raise PeerOffline(
+                    "The agent is connected, and has not exchanged keys with this phone: it may "
+                    "be busy, or something on the way keeps them back. Ask again; if this "
+                    "repeats, restart the agent."
+                ) from None
             if self._online:
                 raise PeerOffline(
                     "The agent is not connected to the relay. Start it, and ask again."
@@ -392,16 +400,27 @@ class Phone:
     def _message(self, message: Opened) -> None:
         if self.transfers.receive(message) or self._exchanges.put(message):
             return
-        if message.type == "group.message" and self._on_group_message is not None:
+        if message.type == "chat.done":
+            self._drop_files(message)
+        elif message.type == "group.message" and self._on_group_message is not None:
             try:
                 self._on_group_message(read(message.payload, GroupMessage))
             except Exception:
                 log.exception("the handler of group messages failed")
 
+    def _drop_files(self, message: Opened) -> None:
+        """Nobody waits for this answer any more: its files need no place."""
+        with contextlib.suppress(ClientError):
+            for item in read(message.payload, ChatDone).attachments:
+                self.transfers.inbox.cancel(str(item.get("file_id")))
+
     def _event(self, event: AnyEvent) -> None:
         match event:
-            case wire.Connected():
+            case wire.Connected(greeting):
                 self._online = True
+                self._agent_online = greeting.paired
+            case wire.PeerStatus(online):
+                self._agent_online = online
             case wire.Disconnected(cause=cause) | wire.Stopped(cause=cause):
                 self._online = False
                 self._cause = cause

@@ -181,6 +181,54 @@ async def test_a_question_cancelled_during_its_upload_is_never_asked(
             assert await phone.ask("more", images=many[:4]) == "ok"
 
 
+@pytest.mark.parametrize("why", ["cancelled", "refused"])
+async def test_files_of_a_question_that_is_not_asked_free_their_places(
+    shared_relay: RelayProcess, why: str
+) -> None:
+    agent = echo(agent_for())
+    async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
+        inbox = agent._pairings[0]._transfers.inbox
+        for n in range(3):
+            pictures = [image(1000, "first.png"), image(5_000_000, "second.png")]
+            answer = phone.ask("?", images=pictures)
+            if why == "refused":
+                answer._question.more["text"] = "x" * 5_000_000
+                with pytest.raises(coralmux.MessageTooLarge):
+                    await answer
+            else:
+                second = asyncio.Event()
+                answer._question.on_progress = lambda picture, *_, second=second: (
+                    second.set() if picture.name == "second.png" else None
+                )
+                task = asyncio.create_task(answer._whole())
+                await second.wait()
+                answer.cancel()
+                await task
+            assert await phone.ask(f"{n}") == ""
+            assert repr(inbox) == "Inbox(0 files)"
+
+
+async def test_files_of_an_answer_that_nobody_reads_free_their_places(
+    shared_relay: RelayProcess,
+) -> None:
+    agent = agent_for()
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        if message.text == "picture":
+            yield image(1000)
+            yield "there it is"
+            await asyncio.Event().wait()
+
+    async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
+        async with phone.ask("picture") as answer:
+            async for _ in answer:
+                assert repr(phone.transfers.inbox) == "Inbox(1 files)"
+                break
+        while repr(phone.transfers.inbox) != "Inbox(0 files)":
+            await phone.ask("still there?")
+
+
 async def test_a_cancelled_answer_ends_the_agents_upload(shared_relay: RelayProcess) -> None:
     agent = agent_for()
     began, ended = asyncio.Event(), asyncio.Event()
