@@ -90,6 +90,11 @@ async def test_a_handshake_that_comes_to_nothing_is_made_again(case: str) -> Non
 @pytest.mark.parametrize("kind", ["Drop", "StripVersion"])
 async def test_who_gets_no_handshake_is_told_so(number: int, kind: str) -> None:
     async with meeting(shake(number, getattr(how, kind), nth=None)) as (relay, both):
+        await eventually(lambda: relay.sent(PHONE, "key_exchange"))
+        outcome = await both.ask("is anybody there?", timeout=0.1)
+        assert type(outcome.error) is coralmux.PeerOffline
+        assert outcome.error.ids == (outcome.id,)
+        assert "has not exchanged keys" in str(outcome.error)
         with pytest.raises(coralmux.PairingRefused) as caught:
             await both.phone.ready(timeout=5)
         assert caught.value.failure is Failure.NO_ANSWER
