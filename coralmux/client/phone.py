@@ -172,12 +172,6 @@ class Phone:
                     "be busy, or something on the way keeps them back. Ask again; if this "
                     "repeats, restart the agent."
                 ) from None
-            if self._online and self._agent_online:
-                raise PeerOffline(
-                    "The agent is connected, and has not exchanged keys with this phone: it may "
-                    "be busy, or something on the way keeps them back. Ask again; if this "
-                    "repeats, restart the agent."
-                ) from None
             if self._online:
                 raise PeerOffline(
                     "The agent is not connected to the relay. Start it, and ask again."
