@@ -85,9 +85,10 @@ async def test_deltas_are_written_as_they_come(relay: RelayProcess, tmp_path: Pa
     ):
         assert process.stdin
         assert process.stdout
+        assert process.stderr
         process.stdin.close()
         async with asyncio.timeout(20):
-            assert await process.stdout.readexactly(5) == b"first"
+            assert await process.stdout.read(5) == b"first", await process.stderr.read()
             more.set()
             assert await process.stdout.read() == b" second\n"
             assert await process.wait() == 0
