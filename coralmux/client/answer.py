@@ -168,7 +168,7 @@ class Answer:
                             self._give_up()
                         raise
             except ClientError as error:
-                if not error.ids and error is not phone.channel.failure:
+                if not error.ids:
                     error.ids = (self.id,)
                 if isinstance(error, _NOT_DELIVERED):
                     self._sent = False

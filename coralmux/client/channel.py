@@ -205,7 +205,7 @@ class Channel:
         """
         while not self.ready:
             if self.failure is not None:
-                raise self.failure.with_traceback(None)  # it is raised more than once
+                raise _again(self.failure)
             self._changed.clear()
             await self._changed.wait()
 
@@ -436,6 +436,13 @@ def new_id() -> str:
 def _is_request(type: str) -> bool:
     known = TYPES.get(type)
     return known is not None and known.sender is Sender.PHONE
+
+
+def _again(error: ClientError) -> ClientError:
+    """The same error for one more who waits: its traceback and ids are that one's own."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy
 
 
 def _load(store: Store | None, link: PairingLink) -> PairingState:

@@ -206,9 +206,10 @@ async def test_an_unknown_token_stops_both_ends(shared_relay: RelayProcess) -> N
     assert caught.value.code == 4001
     async with phone_for(link) as phone:
         for _ in range(2):
+            answer = phone.ask("?")
             with pytest.raises(coralmux.Stopped, match="pair again") as caught:
-                await phone.ask("?")
-            assert caught.value.code == 4001
+                await answer
+            assert (caught.value.code, caught.value.ids) == (4001, (answer.id,))
 
 
 async def test_one_revoked_pairing_leaves_the_others_alone(shared_relay: RelayProcess) -> None:
