@@ -230,7 +230,7 @@ class Chat:
             answer.cancel()
             peer = self.phone.agent
             if not answer.cancelled:
-                turn.cancel()  # nothing was sent yet
+                turn.cancel()  # it has ended, and something after it takes its time
             elif peer is not None and peer.protocol >= 2:
                 asyncio.get_running_loop().call_later(CANCEL_SECONDS, turn.cancel)
             else:

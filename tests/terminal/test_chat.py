@@ -187,6 +187,30 @@ async def test_a_link_can_be_typed_without_being_shown(relay: RelayProcess, tmp_
     assert link.token not in there.shown
 
 
+async def test_ctrl_c_while_a_picture_is_on_its_way_asks_nothing(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    asked = []
+
+    async def reply(message: ChatMessage) -> str:
+        asked.append(message.text)
+        return f"{len(message.attachments)} for {message.text}."
+
+    (tmp_path / "a.png").write_bytes(PICTURE[:8] + bytes(24_000_000))
+    async with (
+        agent_at(relay, reply) as (link, _),
+        terminal(tmp_path, "--link", link.web(), "--image", "a.png") as there,
+    ):
+        await there.expect(PROMPT)
+        there.type("first\r")
+        at = await there.expect("a.png", "%")
+        there.type("\x03")
+        at = await there.expect("Cancelled.", PROMPT, after=at)
+        there.type("second\r")
+        await there.expect("0 for second.", PROMPT, after=at)
+    assert asked == ["second"]
+
+
 async def test_a_picture_that_did_not_go_out_stays_and_can_be_dropped(
     relay: RelayProcess, tmp_path: Path
 ) -> None:
