@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from coralmux.client.agent import Agent, BackendError, ChatMessage, Request
+    from coralmux.client.agent import Agent
     from coralmux.client.answer import Answer
     from coralmux.client.attachments import Attachment, AttachmentError, RemoteAttachment
     from coralmux.client.errors import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from coralmux.client.file_messages import FileError
     from coralmux.client.messages import ToolStatus, Turn
     from coralmux.client.phone import Phone
+    from coralmux.client.requests import BackendError, ChatMessage, Request
     from coralmux.client.store import FileStore, MemoryStore, StoreError, user_data_directory
     from coralmux.e2e.events import PeerInfo
     from coralmux.e2e.link import LinkError, PairingLink
@@ -48,7 +49,7 @@ __version__ = "0.1.0"
 
 # Loaded when first used: the relay imports this package for its protocol alone.
 _HOMES = {
-    "coralmux.client.agent": ("Agent", "BackendError", "ChatMessage", "Request"),
+    "coralmux.client.agent": ("Agent",),
     "coralmux.client.answer": ("Answer",),
     "coralmux.client.attachments": ("Attachment", "AttachmentError", "RemoteAttachment"),
     "coralmux.client.errors": (
@@ -69,6 +70,7 @@ _HOMES = {
     "coralmux.client.file_messages": ("FileError",),
     "coralmux.client.messages": ("ToolStatus", "Turn"),
     "coralmux.client.phone": ("Phone",),
+    "coralmux.client.requests": ("BackendError", "ChatMessage", "Request"),
     "coralmux.client.store": ("FileStore", "MemoryStore", "StoreError", "user_data_directory"),
     "coralmux.e2e.events": ("PeerInfo",),
     "coralmux.e2e.link": ("LinkError", "PairingLink"),

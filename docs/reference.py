@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import sys
 from enum import Enum
 from pathlib import Path
@@ -112,7 +113,9 @@ def _parameters(thing: Any) -> str:
         for parameter in signature.parameters.values()
         if parameter.name not in ("self", "cls")
     ]
-    return str(signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
+    shown = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+    # A function as a default is shown with its address, which is another in each run.
+    return re.sub(r"<function ([\w.]+) at [^>]*>", r"\1", str(shown))
 
 
 def _member(name: str, value: Any) -> list[str]:

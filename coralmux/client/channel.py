@@ -122,6 +122,8 @@ class Channel:
         self.link = link
         self.role = role
         self.pacer = Pacer.announced(None)
+        # A relay of version 1 counts results and keys with the deltas.
+        self._all_counts = True
         self.max_message_bytes = MAX_MESSAGE_BYTES
         self.greeting: wire.Greeting | None = None
         self.failure: ClientError | None = None  # why there is no getting through
@@ -284,6 +286,8 @@ class Channel:
         await self._connection.drain()
 
     def _post(self, type: str, id: str, payload: bytes) -> None:
+        if self._all_counts and rate_class(type, self.role) is not RateClass.STREAM:
+            self.pacer.sent(self._now())
         ts = time.time_ns() // 1_000_000
         self._connection.post(encode(type, msgspec.Raw(payload), ts=ts, id=id), id=id)
 
@@ -323,6 +327,7 @@ class Channel:
         self.greeting = greeting
         self.failure = None
         limits = greeting.limits
+        self._all_counts = limits is None
         self.pacer.announce(None if limits is None else limits.stream_frames_per_second, now)
         if limits is not None and limits.max_message_bytes:
             self.max_message_bytes = limits.max_message_bytes

@@ -20,6 +20,9 @@ from coralmux.protocol import ErrorCode
 # What a chat handler may yield.
 Piece = str | ToolStatus | Attachment
 
+# Milliseconds that the relay may ask for before a reply is given up.
+_PATIENCE_MS = 60_000
+
 # Bytes that may wait for their turn before the handler has to.
 _PENDING_BYTES = 64 * 1024
 
@@ -169,16 +172,18 @@ class Reply:
         self._channel.send(type, payload | self._ref, on_failure=self._failed)
 
     def _failed(self, error: ClientError) -> None:
+        # Of a lost part chat.done has the text, from which the phone fills what it misses.
         if isinstance(error, MessageLost):
-            # chat.done has the whole text, from which the phone fills what it misses.
             return
         if (
             isinstance(error, RelayRefused)
             and error.code == ErrorCode.RATE_LIMITED
             and error.retry_after_ms is not None
+            and error.retry_after_ms <= _PATIENCE_MS
         ):
             now = asyncio.get_running_loop().time()
             self._channel.pacer.limited(now, error.retry_after_ms / 1000)
+            return
         self._broken = ReplyBroken(_cut_off(error))
 
 

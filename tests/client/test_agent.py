@@ -364,7 +364,7 @@ async def test_one_agent_serves_several_phones_by_several_pairings(
 async def test_more_chats_than_can_run_are_refused_with_words(
     shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coralmux.client.agent.MAX_CHATS", 3)
+    monkeypatch.setattr("coralmux.client.serving.MAX_CHATS", 3)
     agent = agent_for()
     full = asyncio.Barrier(4)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import coralmux
 from coralmux import events
-from coralmux.client.agent import RESULTS
+from coralmux.client.requests import RESULTS
 from coralmux.protocol.types import TYPES
 
 ROOT = Path(__file__).parents[2]

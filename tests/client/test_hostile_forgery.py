@@ -15,6 +15,8 @@ from coralmux.e2e.events import Ended, Hint, Lost
 from coralmux.protocol import Role, encode
 from tests.client.pair import fails, hurry, talking, whole
 from tests.support import interference as how
+from tests.support.hostile_relay import Frame
+from tests.support.interference import Outputs
 from tests.support.waiting import eventually
 
 PHONE, AGENT = Role.PHONE, Role.AGENT
@@ -91,6 +93,27 @@ async def test_a_forged_refusal_of_a_delta_is_told_to_both_ends(code: str) -> No
         assert "stop it" not in str(outcome.error)
         assert both.hints(AGENT) == [code]
         assert len(tamper.struck) == 1
+
+
+async def test_a_rate_limited_delta_is_filled_in_from_the_answers_end() -> None:
+    class Refuse(how.ForgeError):
+        def strike(self, frame: Frame) -> Outputs:
+            return super().strike(frame)[1:]
+
+    async with talking() as (relay, both):
+        relay.tamper = Refuse(
+            "chat.stream",
+            sender=AGENT,
+            nth=3,
+            code="RATE_LIMITED",
+            to=AGENT,
+            more={"retry_after_ms": 20},
+        )
+        outcome = await both.ask(QUESTION)
+        assert outcome.error is None
+        assert outcome.handed_out == whole(QUESTION)
+        assert both.hints(AGENT) == ["RATE_LIMITED"]
+        assert both.of(AGENT, Lost) == []
 
 
 @pytest.mark.parametrize("to", list(Role))

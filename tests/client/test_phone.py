@@ -10,7 +10,6 @@ import pytest
 
 import coralmux
 from coralmux.client import connection as wire
-from coralmux.client.agent import RESULTS
 from coralmux.client.messages import (
     AgentChange,
     AgentProfile,
@@ -20,6 +19,7 @@ from coralmux.client.messages import (
     MemoryHit,
     SystemStatus,
 )
+from coralmux.client.requests import RESULTS
 from tests.client.meeting import Events, agent_for, meeting, new_link, phone_for, serving
 from tests.support.client import SOON
 from tests.support.process import RelayProcess, relay_process
@@ -155,7 +155,7 @@ async def test_a_request_without_a_handler_is_unsupported(
     shared_relay: RelayProcess, type: str
 ) -> None:
     agent = plain_agent()
-    agent._handlers.clear()
+    agent._handlers.requests.clear()
     async with meeting(shared_relay, agent) as phone:
         with pytest.raises(coralmux.AgentError, match=f"does not offer {type}") as caught:
             await REQUESTS[type][0](phone)
@@ -227,7 +227,7 @@ async def test_what_the_fields_connector_calls_memories_is_read_too(
 
 async def test_an_agent_without_a_list_names_itself(shared_relay: RelayProcess) -> None:
     agent = agent_for(name="Kitchen")
-    agent.on_chat(plain_agent()._chat_handler)  # type: ignore[arg-type]
+    agent.on_chat(plain_agent()._handlers.chat)  # type: ignore[arg-type]
     async with meeting(shared_relay, agent) as phone:
         assert await phone.agents() == [AgentProfile("default", "Kitchen")]
         assert phone.agent is not None

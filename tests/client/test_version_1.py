@@ -81,7 +81,7 @@ async def test_what_the_agent_does_not_offer_is_told(shared_relay: RelayProcess)
 async def test_a_version_1_question_whose_key_never_comes_is_refused(
     shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coralmux.client.agent.KEY_SECONDS", 0.2)
+    monkeypatch.setattr("coralmux.client.serving.KEY_SECONDS", 0.2)
     token = shared_relay.token()
     agent = coralmux.Agent(relay=shared_relay.url, token=token)
     agent.on_chat(lambda message: asyncio.sleep(0, message.text))
