@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from coralmux.client.agent import Agent
     from coralmux.client.answer import Answer
     from coralmux.client.attachments import Attachment, AttachmentError, RemoteAttachment
+    from coralmux.client.backoff import Timers
     from coralmux.client.errors import (
         AgentError,
         ClientError,
@@ -38,10 +39,27 @@ if TYPE_CHECKING:
         Stopped,
     )
     from coralmux.client.file_messages import FileError
-    from coralmux.client.messages import ToolStatus, Turn
+    from coralmux.client.messages import (
+        AgentChange,
+        AgentProfile,
+        GroupMessage,
+        GroupMessages,
+        HistoryEntry,
+        MemoryHit,
+        SystemStatus,
+        ToolStatus,
+        Turn,
+    )
     from coralmux.client.phone import Phone
     from coralmux.client.requests import BackendError, ChatMessage, Request
-    from coralmux.client.store import FileStore, MemoryStore, StoreError, user_data_directory
+    from coralmux.client.store import (
+        FileStore,
+        MemoryStore,
+        PairingState,
+        Store,
+        StoreError,
+        user_data_directory,
+    )
     from coralmux.e2e.events import PeerInfo
     from coralmux.e2e.link import LinkError, PairingLink
 
@@ -52,6 +70,7 @@ _HOMES = {
     "coralmux.client.agent": ("Agent",),
     "coralmux.client.answer": ("Answer",),
     "coralmux.client.attachments": ("Attachment", "AttachmentError", "RemoteAttachment"),
+    "coralmux.client.backoff": ("Timers",),
     "coralmux.client.errors": (
         "AgentError",
         "ClientError",
@@ -68,10 +87,27 @@ _HOMES = {
         "Stopped",
     ),
     "coralmux.client.file_messages": ("FileError",),
-    "coralmux.client.messages": ("ToolStatus", "Turn"),
+    "coralmux.client.messages": (
+        "AgentChange",
+        "AgentProfile",
+        "GroupMessage",
+        "GroupMessages",
+        "HistoryEntry",
+        "MemoryHit",
+        "SystemStatus",
+        "ToolStatus",
+        "Turn",
+    ),
     "coralmux.client.phone": ("Phone",),
     "coralmux.client.requests": ("BackendError", "ChatMessage", "Request"),
-    "coralmux.client.store": ("FileStore", "MemoryStore", "StoreError", "user_data_directory"),
+    "coralmux.client.store": (
+        "FileStore",
+        "MemoryStore",
+        "PairingState",
+        "Store",
+        "StoreError",
+        "user_data_directory",
+    ),
     "coralmux.e2e.events": ("PeerInfo",),
     "coralmux.e2e.link": ("LinkError", "PairingLink"),
 }
@@ -79,7 +115,9 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Agent",
+    "AgentChange",
     "AgentError",
+    "AgentProfile",
     "Answer",
     "Attachment",
     "AttachmentError",
@@ -89,14 +127,19 @@ __all__ = [
     "ConnectionLost",
     "FileError",
     "FileStore",
+    "GroupMessage",
+    "GroupMessages",
+    "HistoryEntry",
     "InvalidAnswer",
     "LinkError",
+    "MemoryHit",
     "MemoryStore",
     "MessageLost",
     "MessageTooLarge",
     "NotConnected",
     "PairingLink",
     "PairingRefused",
+    "PairingState",
     "PeerInfo",
     "PeerOffline",
     "Phone",
@@ -106,7 +149,10 @@ __all__ = [
     "Request",
     "RequestTimeout",
     "Stopped",
+    "Store",
     "StoreError",
+    "SystemStatus",
+    "Timers",
     "ToolStatus",
     "Turn",
     "__version__",

@@ -15,8 +15,6 @@ from typing import Any
 
 import coralmux
 from coralmux import events
-from coralmux.client import messages
-from coralmux.client.connection import Timers
 from coralmux.e2e import errors, initiator, legacy, noise, records, responder
 
 PAGE = Path(__file__).parent / "library.md"
@@ -42,20 +40,6 @@ GROUPS: list[tuple[str, str, list[Any]]] = [
         "`coralmux.events`",
         "What `on_event` is told.",
         [getattr(events, name) for name in events.__all__],
-    ),
-    (
-        "`coralmux.client`",
-        "What a phone's methods return, and the times of a connection.",
-        [
-            messages.HistoryEntry,
-            messages.AgentProfile,
-            messages.AgentChange,
-            messages.MemoryHit,
-            messages.GroupMessages,
-            messages.GroupMessage,
-            messages.SystemStatus,
-            Timers,
-        ],
     ),
     (
         "`coralmux.e2e`",

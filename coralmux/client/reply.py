@@ -12,7 +12,7 @@ import msgspec
 from coralmux.client.attachments import Attachment, check_inline
 from coralmux.client.channel import Channel
 from coralmux.client.coalesce import Coalescer
-from coralmux.client.errors import ClientError, MessageLost, RelayRefused
+from coralmux.client.errors import ClientError, MessageLost, NotConnected, RelayRefused
 from coralmux.client.messages import ToolStatus
 from coralmux.client.transfers import Transfers
 from coralmux.protocol import ErrorCode
@@ -34,10 +34,16 @@ class ReplyBroken(ClientError):
 class Reply:
     """Sends what a handler yields. `ref` is the id of the question.
 
-    Texts go out at once, or joined where the model is faster than the relay allows.
+    Texts go out at once, or joined where the model is faster than the relay allows. With
+    `finish_unheard` a handler may go on when the phone has left; nothing is sent then.
     """
 
-    def __init__(self, channel: Channel, transfers: Transfers, ref: str) -> None:
+    def __init__(
+        self, channel: Channel, transfers: Transfers, ref: str, *, finish_unheard: bool = False
+    ) -> None:
+        self._finish_unheard = finish_unheard
+        self._unheard = False
+        self._upload: asyncio.Task[str] | None = None
         self.usage: dict[str, Any] = {}
         self._channel = channel
         self._transfers = transfers
@@ -50,22 +56,40 @@ class Reply:
     async def follow(self, pieces: AsyncIterator[Piece]) -> None:
         """Send all that comes. Raises what the handler raises, NotConnected, or ReplyBroken."""
         async for piece in pieces:
-            if isinstance(piece, str):
-                await self._say(piece)
-            elif isinstance(piece, ToolStatus):
-                await self._flush()
-                await self._take_turn()
-                self._send("chat.tool_status", msgspec.to_builtins(piece))
-            elif isinstance(piece, Attachment):
-                await self._attach(piece)
-            else:
-                raise TypeError(
-                    "a chat handler yields str, ToolStatus or Attachment, "
-                    f"not {type(piece).__name__}"
-                )
+            try:
+                await self._hand_on(piece)
+            except NotConnected:
+                if not self._finish_unheard:
+                    raise
+                self.leave_unheard()
+
+    async def _hand_on(self, piece: Piece) -> None:
+        if not isinstance(piece, str | ToolStatus | Attachment):
+            raise TypeError(
+                f"a chat handler yields str, ToolStatus or Attachment, not {type(piece).__name__}"
+            )
+        if self._unheard:
+            await asyncio.sleep(0)
+        elif isinstance(piece, str):
+            await self._say(piece)
+        elif isinstance(piece, ToolStatus):
+            await self._flush()
+            await self._take_turn()
+            self._send("chat.tool_status", msgspec.to_builtins(piece))
+        else:
+            await self._attach(piece)
+
+    def leave_unheard(self) -> None:
+        """The phone has left: what is said from here on is dropped."""
+        self._unheard = True
+        self.close()
+        if self._upload is not None:
+            self._upload.cancel()
 
     async def done(self, *, cancelled: bool = False) -> None:
         """End the reply well, or as the phone wished."""
+        if self._unheard:
+            return
         await self._flush(finish=True)
         payload: dict[str, Any] = {"full_text": self._coalescer.full_text}
         if self.usage:
@@ -87,6 +111,8 @@ class Reply:
 
         What waits behind a refused part stays unsaid.
         """
+        if self._unheard:
+            return
         if self._broken is None:
             await self._flush(finish=True)
         self._end(code, message)
@@ -163,10 +189,20 @@ class Reply:
         if self._channel.version == 1:
             self._attachments.append(attachment.to_inline())
             return
-        file_id = await self._transfers.send(attachment)
+        self._upload = asyncio.create_task(self._transfers.send(attachment))
+        try:
+            file_id = await self._upload
+        except asyncio.CancelledError:
+            self._upload.cancel()
+            task = asyncio.current_task()
+            if not self._unheard or (task is not None and task.cancelling()):
+                raise
+            return
         self._attachments.append(described(attachment, file_id))
 
     def _send(self, type: str, payload: dict[str, Any]) -> None:
+        if self._unheard:
+            raise NotConnected("The phone has left.")
         if self._broken is not None:
             raise self._broken
         self._channel.send(type, payload | self._ref, on_failure=self._failed)

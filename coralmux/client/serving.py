@@ -25,18 +25,25 @@ from coralmux.client.requests import (
     RequestHandler,
 )
 from coralmux.client.store import Store
-from coralmux.client.transfers import Transfers
+from coralmux.client.transfers import OnFile, Transfers
 from coralmux.e2e import events as e2e
 from coralmux.e2e.events import Opened, PeerInfo
 from coralmux.e2e.link import PairingLink
 from coralmux.protocol import ErrorCode, Role
 from coralmux.protocol.errors import PeerCode
+from coralmux.protocol.limits import MAX_FILE_BYTES
 
 log = logging.getLogger("coralmux")
 
 # Replies that run at once for one phone. A phone may ask 30 times a minute; one that asks
 # on and on without waiting for answers is told to wait.
 MAX_CHATS = 32
+
+# All that is being worked on for one phone, requests that are no chats included.
+MAX_WORK = 64
+
+# Bytes of attachments that running chats of one phone hold, beside those that wait.
+MAX_HELD_BYTES = 100_000_000
 
 # Characters of an error's text that go to the phone. One that were too large to send
 # would leave the phone waiting.
@@ -54,6 +61,7 @@ class Handlers:
 
     chat: ChatHandler | None = None
     event: EventHandler | None = None
+    progress: OnFile | None = None
     requests: dict[str, RequestHandler] = field(default_factory=dict)
 
 
@@ -67,9 +75,12 @@ class Serving:
         *,
         name: str,
         store: Store | None,
-        options: dict[str, Any],
+        finish_unheard: bool = False,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        **options: Any,
     ) -> None:
         self._handlers = handlers
+        self._finish_unheard = finish_unheard
         self.channel = Channel(
             link,
             Role.AGENT,
@@ -79,7 +90,10 @@ class Serving:
             on_event=self._event,
             **options,
         )
-        self._transfers = Transfers(self.channel)
+        self._transfers = Transfers(
+            self.channel, max_file_bytes=max_file_bytes, on_incoming=self._incoming
+        )
+        self._held_bytes = 0
         self._chats: dict[str, _Chat] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Version 1 replies carry no reference, so one has to end before the next begins.
@@ -96,10 +110,14 @@ class Serving:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def close(self, drain_seconds: float) -> None:
+    async def close(
+        self, drain_seconds: float = 0.0, *, besides: asyncio.Task[Any] | None = None
+    ) -> None:
+        """Leave, after so many seconds for all that runs `besides` one task."""
         self._leaving = True
-        if self._tasks and drain_seconds:
-            await asyncio.wait(self._tasks, timeout=drain_seconds)
+        running = self._tasks - {besides}
+        if running and drain_seconds:
+            await asyncio.wait(running, timeout=drain_seconds)
         await self.channel.close()
 
     def _event(self, event: AnyEvent) -> None:
@@ -108,16 +126,27 @@ class Serving:
                 self._transfers.established()
             case e2e.Ended():
                 # Whoever asked is gone, or has been told that the session is.
-                self._transfers.ended()
                 for chat in self._chats.values():
-                    chat.task.cancel()
+                    if chat.reply is not None and self._finish_unheard:
+                        chat.reply.leave_unheard()
+                    else:
+                        chat.task.cancel()
+                self._transfers.ended()
             case wire.Stopped():
                 log.error("the pairing at %s ended: %s", self.channel.link.relay, event.cause)
+        self.tell(event)
+
+    def tell(self, event: AnyEvent) -> None:
+        """Tell the agent's owner of an event."""
         if self._handlers.event is not None:
             try:
                 self._handlers.event(self.channel.link, event)
             except Exception:
                 log.exception("the agent's event handler failed")
+
+    def _incoming(self, name: str, received: int, total: int) -> None:
+        if self._handlers.progress is not None:
+            self._handlers.progress(name, received, total)
 
     def _message(self, message: Opened) -> None:
         if self._transfers.receive(message):
@@ -126,6 +155,9 @@ class Serving:
             self._begin_chat(message)
         elif message.type == "chat.cancel":
             self._cancel_chat(message)
+        elif message.type in RESULTS and len(self._tasks) >= MAX_WORK:
+            text = f"{MAX_WORK} requests are being worked on; wait for one of them."
+            self._refuse(message.id, ErrorCode.BACKEND_ERROR, text)
         elif message.type in RESULTS:
             self._start(self._answer(message))
         elif message.type == "chat.error":
@@ -150,7 +182,7 @@ class Serving:
             payload["ref"] = ref
         elif code in frozenset(PeerCode):
             payload["code"] = ErrorCode.BACKEND_ERROR  # version 1 knows no other
-        with contextlib.suppress(NotConnected):
+        with contextlib.suppress(ClientError):
             self.channel.insist("chat.error", payload)
 
     # Chats.
@@ -194,7 +226,9 @@ class Serving:
                 )
                 return
             chat.started = True
-            reply = Reply(self.channel, self._transfers, message.id)
+            reply = chat.reply = Reply(
+                self.channel, self._transfers, message.id, finish_unheard=self._finish_unheard
+            )
             try:
                 await self._reply(chat, reply, message)
             except NotConnected:
@@ -210,6 +244,7 @@ class Serving:
                 )
             finally:
                 reply.close()
+                self._held_bytes -= chat.held_bytes
 
     async def _can_answer(self) -> bool:
         """In version 1 a question may come ahead of the key to answer it with."""
@@ -224,7 +259,7 @@ class Serving:
             await reply.done(cancelled=True)
             return
         try:
-            question = self._question(message)
+            question = self._question(chat, message)
             pieces = _pieces(self._handlers.chat, question)
             async with contextlib.aclosing(pieces):
                 await reply.follow(pieces)
@@ -242,13 +277,23 @@ class Serving:
         with contextlib.suppress(ClientError):
             await reply.failed(ErrorCode.BACKEND_ERROR, _sendable(text))
 
-    def _question(self, message: Opened) -> ChatMessage:
-        """Raises InvalidAnswer, AttachmentError or FileError."""
+    def _question(self, chat: _Chat, message: Opened) -> ChatMessage:
+        """Raises InvalidAnswer, AttachmentError, FileError or BackendError."""
         payload = read_question(message.payload)
+        attachments = [self._attachment(item) for item in payload.attachments]
+        chat.held_bytes = sum(
+            len(attachment.data) for attachment in attachments if isinstance(attachment, Attachment)
+        )
+        self._held_bytes += chat.held_bytes
+        if self._held_bytes > MAX_HELD_BYTES:
+            raise BackendError(
+                "The agent is at work on as many files as it takes at once. "
+                "Wait for an answer, then send these again."
+            )
         return ChatMessage(
             id=message.id,
             text=payload.text,
-            attachments=[self._attachment(item) for item in payload.attachments],
+            attachments=attachments,
             agent_id=payload.agent_id,
             conversation=payload.conversation,
             model=payload.model,
@@ -307,6 +352,8 @@ class _Chat:
     """A reply that runs, and whether the phone wants it no more."""
 
     task: asyncio.Task[None]
+    reply: Reply | None = None
+    held_bytes = 0
     started = False
     cancelled = False
 

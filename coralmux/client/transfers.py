@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable
 
 from coralmux.client.attachments import Attachment
@@ -13,8 +14,14 @@ from coralmux.client.file_messages import FileError, Message
 from coralmux.client.files import Outgoing
 from coralmux.client.inbox import Inbox
 from coralmux.e2e.events import Opened
+from coralmux.protocol.limits import MAX_FILE_BYTES
+
+log = logging.getLogger("coralmux")
 
 Progress = Callable[[int, int], None]
+
+# Name, bytes that are here, bytes in all.
+OnFile = Callable[[str, int, int], None]
 
 # Seconds until a file goes on that the relay refused without saying when it would take it.
 _REFUSED_SECONDS = 5.0
@@ -31,9 +38,16 @@ class Transfers:
     they were begun in: the next one goes on where the other end has got to.
     """
 
-    def __init__(self, channel: Channel, inbox: Inbox | None = None) -> None:
-        self.inbox = Inbox() if inbox is None else inbox
+    def __init__(
+        self,
+        channel: Channel,
+        *,
+        max_file_bytes: int = MAX_FILE_BYTES,
+        on_incoming: OnFile | None = None,
+    ) -> None:
+        self.inbox = Inbox(max_file_bytes=max_file_bytes, on_progress=self._progress)
         self._channel = channel
+        self._on_incoming = on_incoming
         self._uploads: dict[str, _Upload] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -85,10 +99,18 @@ class Transfers:
         if self._timer is not None:
             self._timer.cancel()
 
+    def _progress(self, file_id: str, name: str, received: int, total: int) -> None:
+        if self._on_incoming is not None:
+            try:
+                self._on_incoming(name, received, total)
+            except Exception:
+                log.exception("the progress handler failed")
+
     def _answer(self, message: Message) -> None:
         type, payload = message
         # Without a session: the sender begins again in the next one, and is answered there.
-        with contextlib.suppress(NotConnected):
+        # Nothing that the relay does to one answer may end the reading of what comes next.
+        with contextlib.suppress(ClientError):
             self._channel.send(type, payload)
 
     def _schedule(self) -> None:
@@ -208,6 +230,6 @@ class _Upload:
         self._wake.set()
 
     def _cancel(self) -> None:
-        with contextlib.suppress(NotConnected):
+        with contextlib.suppress(ClientError):
             for type, payload in self.machine.cancel():
                 self._channel.send(type, payload)
