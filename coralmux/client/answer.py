@@ -67,27 +67,40 @@ class Answer:
     with it, `usage` is what the agent says it took, and `cancelled` whether `cancel`
     cut it short. `id` names the question.
 
+    Leaving the loop ends it as `cancel` does, as soon as nothing refers to the answer any
+    more; `async with phone.ask(…) as answer` ends it where the block does.
+
     Raises, while it is iterated: AgentError (what the agent says went wrong), PeerOffline,
     ConnectionLost, MessageLost, RelayRefused, RequestTimeout, ReplyIncomplete,
     PairingRefused, Stopped, FileError and AttachmentError; each has the `ids` it is about.
     """
 
+    # The generator must know nothing of what holds it: one that is in a cycle lives on
+    # after a `break`, unfinished, until the garbage collector happens to come by.
     def __init__(self, phone: Phone, question: Question) -> None:
         self.id = question.id
-        self.text = ""
-        self.attachments: list[Attachment | RemoteAttachment] = []
-        self.usage: dict[str, Any] = {}
-        self.cancelled = False
-        self._phone = phone
         self._question = question
-        self._asking: asyncio.Task[dict[str, Any]] | None = None
-        self._files: list[str] = []
-        self._sent = False
-        self._ended = False
-        self._deltas = self._follow()
+        self._asking = _Asking(phone, question)
+        self._deltas = self._asking.follow()
 
     def __repr__(self) -> str:
         return f"<Answer to {self.id}, {len(self.text)} characters>"
+
+    @property
+    def text(self) -> str:
+        return self._asking.text
+
+    @property
+    def attachments(self) -> list[Attachment | RemoteAttachment]:
+        return self._asking.attachments
+
+    @property
+    def usage(self) -> dict[str, Any]:
+        return self._asking.usage
+
+    @property
+    def cancelled(self) -> bool:
+        return self._asking.cancelled
 
     def __aiter__(self) -> AsyncGenerator[str, None]:
         return self._deltas
@@ -119,11 +132,32 @@ class Answer:
         Version 1 knows no cancelling: there nothing more is handed out, and the next
         question waits until the agent has come to its end.
         """
+        self._asking.cancel()
+
+
+class _Asking:
+    """What becomes of a question; `follow` asks it."""
+
+    def __init__(self, phone: Phone, question: Question) -> None:
+        self.id = question.id
+        self.text = ""
+        self.attachments: list[Attachment | RemoteAttachment] = []
+        self.usage: dict[str, Any] = {}
+        self.cancelled = False
+        self._phone = phone
+        self._question = question
+        self._preparing: asyncio.Task[dict[str, Any]] | None = None
+        self._files: list[str] = []
+        self._sent = False
+        self._ended = False
+
+    def cancel(self) -> None:
+        """See `Answer.cancel`."""
         if self._ended or self.cancelled:
             return
         self.cancelled = True
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
         if self._sent and self._phone.channel.version == 2:
             with contextlib.suppress(ClientError):
                 self._phone.channel.insist("chat.cancel", {"ref": self.id})
@@ -139,7 +173,8 @@ class Answer:
             with contextlib.suppress(ClientError):
                 self._phone.channel.send("chat.cancel", {"ref": self.id})
 
-    async def _follow(self) -> AsyncGenerator[str, None]:
+    async def follow(self) -> AsyncGenerator[str, None]:
+        """The deltas, in order."""
         phone, question = self._phone, self._question
         async with phone.turn():
             try:
@@ -153,8 +188,9 @@ class Answer:
                     phone.channel.send("chat.send", payload, id=self.id, on_failure=waiting.fail)
                     self._sent = True
                     try:
-                        async for delta in self._read(waiting):
-                            yield delta
+                        async with contextlib.aclosing(self._read(waiting)) as deltas:
+                            async for delta in deltas:
+                                yield delta
                     except (GeneratorExit, asyncio.CancelledError):
                         self._abandon(waiting)
                         self.cancel()
@@ -189,22 +225,22 @@ class Answer:
             self._phone.abandon(waiting)
 
     async def _unless_cancelled(
-        self, asking: Coroutine[Any, Any, dict[str, Any]]
+        self, preparing: Coroutine[Any, Any, dict[str, Any]]
     ) -> dict[str, Any] | None:
         """What it returns, or None where `cancel` came in between."""
         if self.cancelled:
-            asking.close()
+            preparing.close()
             return None
-        self._asking = asyncio.create_task(asking)
+        self._preparing = asyncio.create_task(preparing)
         try:
-            return await self._asking
+            return await self._preparing
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not self.cancelled or (task is not None and task.cancelling()):
                 raise
             return None
         finally:
-            self._asking = None
+            self._preparing = None
 
     async def _payload(self) -> dict[str, Any]:
         """Of `chat.send`, once the agent is there and has all the files."""

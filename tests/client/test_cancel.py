@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -69,13 +69,58 @@ async def test_break_and_aclose_cancel_the_handler(shared_relay: RelayProcess) -
         assert agent.ends == ["CancelledError"]
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only what nothing refers to any more is freed: no cycle is found."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 async def test_break_alone_cancels_the_handler(shared_relay: RelayProcess) -> None:
     agent = Endless()
     async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
         async for _ in phone.ask("?"):
             break
-        gc.collect()
         await agent.ended.wait()
+        assert agent.ends == ["CancelledError"]
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_break_alone_lets_the_next_question_have_its_turn_in_version_1(
+    shared_relay: RelayProcess,
+) -> None:
+    token = shared_relay.token()
+    agent = coralmux.Agent(relay=shared_relay.url, token=token)
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        yield f"{message.text} 1 "
+        yield f"{message.text} 2"
+
+    link = coralmux.PairingLink(shared_relay.url, token)
+    async with serving(agent), coralmux.Phone(link) as phone, asyncio.timeout(SOON):
+        async for delta in phone.ask("first"):
+            assert delta == "first 1 "
+            break
+        assert await phone.ask("second") == "second 1 second 2"
+
+
+async def test_an_answer_that_is_kept_goes_on_after_a_break(shared_relay: RelayProcess) -> None:
+    agent = agent_for()
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        yield "one "
+        yield "two"
+
+    async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
+        answer = phone.ask("?")
+        async for _ in answer:
+            break
+        assert await answer == "one two"
+        assert not answer.cancelled
 
 
 async def test_cancelling_the_task_that_asks_cancels_the_handler(
