@@ -70,6 +70,10 @@ _SAVE_SECONDS = 1.0
 # comes back, a day's quota is no use waiting for.
 _INSIST_MS = 60_000
 
+# Bytes that a relay must take in one message to be of use: one chunk of a file is a frame
+# of 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
+_LEAST_MESSAGE_BYTES = 128 * 1024
+
 # Bytes that an envelope has around its ciphertext, generously.
 _ENVELOPE_BYTES = 512
 
@@ -329,8 +333,10 @@ class Channel:
         limits = greeting.limits
         self._all_counts = limits is None
         self.pacer.announce(None if limits is None else limits.stream_frames_per_second, now)
-        if limits is not None and limits.max_message_bytes:
-            self.max_message_bytes = limits.max_message_bytes
+        announced = 0 if limits is None else limits.max_message_bytes or 0
+        self.max_message_bytes = (
+            announced if announced >= _LEAST_MESSAGE_BYTES else MAX_MESSAGE_BYTES
+        )
 
     def _perform(self, events: list[Event]) -> None:
         for event in events:
@@ -377,7 +383,7 @@ class Channel:
         self._on_event(e2e.Ignored("a message that came before", message.id))
         if self.role is Role.AGENT and _is_request(message.type):
             # Whoever sent it again waits for an answer.
-            with contextlib.suppress(NotConnected):
+            with contextlib.suppress(ClientError):
                 self.send("chat.error", _DUPLICATE | {"ref": message.id})
 
     def _came_before(self, message: Opened) -> bool:
