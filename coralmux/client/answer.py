@@ -30,6 +30,7 @@ from coralmux.client.errors import (
 from coralmux.client.exchange import Exchange
 from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read
 from coralmux.client.reply import described
+from coralmux.protocol.errors import PeerCode
 
 if TYPE_CHECKING:
     from coralmux.client.phone import Phone
@@ -261,7 +262,13 @@ class _Asking:
         seen = 0
         complete = True
         while True:
-            message = await waiting.next(self._question.timeout)
+            try:
+                message = await waiting.next(self._question.timeout)
+            except AgentError as error:
+                if error.code == PeerCode.E2E_REQUIRED and self._phone.channel.version == 2:
+                    self._give_up()
+                    raise meddled(error, "it was cancelled. Ask again.") from None
+                raise
             if message.type == "chat.tool_status":
                 if self._question.on_tool is not None:
                     self._question.on_tool(read(message.payload, ToolStatus))
@@ -320,6 +327,20 @@ class _Asking:
             self._files.append(file_id)
             sent.append(described(attachment, file_id))
         return sent
+
+
+def meddled(error: AgentError, then: str) -> AgentError:
+    """What E2E_REQUIRED means to whoever sent the message sealed.
+
+    A copy that a relay made in the clear is answered so as well, while the message
+    itself may have been taken. `then` says what to do.
+    """
+    return AgentError(
+        "A copy of this message came unsealed, so something on the way meddles. "
+        f"Whether the message itself was taken is not known; {then}",
+        code=error.code,
+        ids=error.ids,
+    )
 
 
 def _reporter(on_progress: OnProgress, attachment: Attachment) -> Callable[[int, int], None]:

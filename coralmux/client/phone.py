@@ -10,10 +10,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from coralmux.client import connection as wire
-from coralmux.client.answer import Answer, OnProgress, OnTool, Question
+from coralmux.client.answer import Answer, OnProgress, OnTool, Question, meddled
 from coralmux.client.attachments import Attachment
 from coralmux.client.channel import AnyEvent, Channel, new_id
 from coralmux.client.errors import (
+    AgentError,
     ClientError,
     ConnectionLost,
     InvalidAnswer,
@@ -40,6 +41,7 @@ from coralmux.e2e.events import Opened, PeerInfo
 from coralmux.e2e.legacy import UNREADABLE, UNSEALED
 from coralmux.e2e.link import PairingLink
 from coralmux.protocol import Role
+from coralmux.protocol.errors import PeerCode
 
 log = logging.getLogger("coralmux")
 
@@ -383,7 +385,12 @@ class Phone:
             await self.ready(timeout)
             with self.exchange(new_id(), result) as waiting:
                 self.channel.send(type, payload, id=waiting.id, on_failure=waiting.fail)
-                message = await waiting.next(timeout)
+                try:
+                    message = await waiting.next(timeout)
+                except AgentError as error:
+                    if error.code == PeerCode.E2E_REQUIRED and self.channel.version == 2:
+                        raise meddled(error, "look before you ask again.") from None
+                    raise
                 if message.type != result:
                     raise InvalidAnswer(
                         "The agent answered something else. Bring both ends up to date.",

@@ -221,21 +221,20 @@ class Session(ABC):
                 keys, ErrorCode.INVALID_MESSAGE, str(error), ref=_ref(envelope.id)
             )
             return [*gap, *answer, Ignored("a sealed payload that is no object", envelope.id)]
-        return gap + self._opened(keys, envelope, payload, now)
+        message = Opened(envelope.type, envelope.id, payload, sealed=True, size=len(plaintext))
+        return gap + self._opened(keys, message, now)
 
-    def _opened(
-        self, keys: Records, envelope: Envelope, payload: dict[str, Any], now: float
-    ) -> list[Event]:
-        code = payload.get("code") if envelope.type == "chat.error" else None
+    def _opened(self, keys: Records, message: Opened, now: float) -> list[Event]:
+        code = message.payload.get("code") if message.type == "chat.error" else None
         if code == PeerCode.E2E_FAILED:
             return [*self._end(Failure.PEER_ENDED), *self._restart(now)]
         confirmed = self._confirmed()
         if code == PeerCode.E2E_GAP:
-            return confirmed + self._lost(keys, payload)
-        if envelope.type == "key_exchange":
+            return confirmed + self._lost(keys, message.payload)
+        if message.type == "key_exchange":
             # Step 4 says nothing that its opening has not said already.
             return confirmed
-        return [*confirmed, Opened(envelope.type, envelope.id, payload, sealed=True)]
+        return [*confirmed, message]
 
     def _gap(self, keys: Records, first: int, last: int) -> list[Event]:
         return [*self._report(keys, first, last), Gap(first, last)]
@@ -305,8 +304,8 @@ class Session(ABC):
             answer = self._send_error(
                 self._records,
                 PeerCode.E2E_REQUIRED,
-                "A message did not come sealed, and was not taken. "
-                "Something on the way may have changed it.",
+                "A message came unsealed and was not taken; "
+                "something on the way copied or changed it.",
                 ref=_ref(envelope.id),
             )
         return [*answer, Ignored("a message that was not sealed", envelope.id)]

@@ -7,6 +7,7 @@ to say; it is believed, since a relay may refuse, and never shown in the relay's
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,51 @@ async def test_clear_messages_in_the_others_name_are_told_to_both_and_not_taken(
         await both.reported(AGENT, Lost(("forged-2",)))
         assert both.ignored(AGENT) == both.ignored(PHONE) == ["a message that was not sealed"]
         assert both.heard == ["hello"]
+
+
+@pytest.mark.parametrize("first", ["the question", "its copy"])
+async def test_a_question_with_a_copy_in_the_clear_is_not_called_untaken_and_is_cancelled(
+    first: str,
+) -> None:
+    def with_copy(frame: Frame) -> list[bytes]:
+        if frame.type != "chat.send":
+            return [frame.data]
+        both_ways = [frame.data, encode("chat.send", {"text": "x"}, ts=0, id=frame.id)]
+        return both_ways if first == "the question" else both_ways[::-1]
+
+    async with talking() as (relay, both):
+        both.hold = 2
+        relay.tamper = with_copy
+        outcome = await both.ask(QUESTION)
+        fails(outcome, coralmux.AgentError)
+        assert isinstance(outcome.error, coralmux.AgentError)
+        assert outcome.error.code == "E2E_REQUIRED"
+        assert "not known" in str(outcome.error)
+        assert "cancelled" in str(outcome.error)
+        assert "not taken" not in str(outcome.error)
+        # It was taken, and hears that nobody waits for its answer.
+        await eventually(lambda: both.dropped == [QUESTION])
+        assert len(relay.sent(PHONE, "chat.cancel")) == 1
+
+
+async def test_a_request_with_a_copy_in_the_clear_is_not_called_untaken() -> None:
+    def with_copy(frame: Frame) -> list[bytes]:
+        if frame.type != "agent.list":
+            return [frame.data]
+        return [encode("agent.list", {}, ts=0, id=frame.id), frame.data]
+
+    async with talking() as (relay, both):
+
+        @both.agent.on("agent.list")
+        async def agents(request: coralmux.Request) -> dict[str, Any]:
+            await both.go.wait()
+            return {"agents": []}
+
+        relay.tamper = with_copy
+        with pytest.raises(coralmux.AgentError, match="is not known; look before") as caught:
+            await both.phone.agents(timeout=5)
+        assert caught.value.code == "E2E_REQUIRED"
+        assert len(caught.value.ids) == 1
 
 
 @pytest.mark.parametrize("peer", ["online", "offline"])
