@@ -93,6 +93,7 @@ for thread in threads: thread.join()
 """
 
 
+@pytest.mark.slow
 def test_threads_of_several_processes_lose_nothing_of_each_other(tmp_path: Path) -> None:
     """On a real file, as two relays or a relay and a command share it."""
     environment = {

@@ -127,6 +127,7 @@ async def test_who_sends_invalid_utf8_is_closed_with_1007(
         assert await agent.barrier() == []
 
 
+@pytest.mark.slow
 async def test_connections_over_the_caps_are_accepted_and_closed_with_1013() -> None:
     # A refusal of the handshake would reach browsers as 1006 without a reason.
     for cap in ("CORALMUX_MAX_CONNECTIONS", "CORALMUX_MAX_CONNECTIONS_PER_ADDRESS"):

@@ -177,6 +177,7 @@ async def test_a_broken_upgrade_is_refused(
 # Caps
 
 
+@pytest.mark.slow
 async def test_connection_caps_answer_1013_and_a_slot_is_free_after_a_close() -> None:
     with relay_process(env={"CORALMUX_MAX_CONNECTIONS_PER_ADDRESS": "3"}) as relay:
         await _check_cap(relay, 3)

@@ -114,6 +114,7 @@ async def _never_authenticate(
         codes[await client.closed(within=60)] += 1
 
 
+@pytest.mark.slow
 async def test_stalled_readers_keep_their_share_of_memory_and_no_more(
     relay: RelayProcess,
 ) -> None:

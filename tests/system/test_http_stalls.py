@@ -48,6 +48,7 @@ async def is_cut(sock: socket.socket, within: float) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.slow
 async def test_pipelined_requests_of_a_client_that_never_reads_cost_no_memory(
     relay: RelayProcess,
 ) -> None:
@@ -57,6 +58,7 @@ async def test_pipelined_requests_of_a_client_that_never_reads_cost_no_memory(
             assert await most_memory(relay, 2.5) - before < 10 * MIB
 
 
+@pytest.mark.slow
 async def test_what_such_a_client_sends_meanwhile_is_not_kept(relay: RelayProcess) -> None:
     async with nobody_else_notices(relay):
         before = relay.memory_bytes
@@ -89,6 +91,7 @@ def _is_reset(sock: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("request_", [ONE, LAST, ONE * 150], ids=["one", "close", "pipelined"])
+@pytest.mark.slow
 async def test_a_client_that_takes_nothing_is_cut_off(relay: RelayProcess, request_: bytes) -> None:
     """Within CORALMUX_STALL_TIMEOUT_SECONDS, which is 3 here."""
     with deaf(relay, request_) as (sock,):

@@ -204,6 +204,7 @@ def end_of_next_month() -> datetime:
         ("monthly_quota_bytes", "MONTHLY_QUOTA_EXCEEDED"),
     ],
 )
+@pytest.mark.slow
 async def test_retry_after_ms_of_a_quota_is_true_at_the_end_of_the_utc_day_or_month(
     quota: str, code: str
 ) -> None:
@@ -230,6 +231,7 @@ async def test_retry_after_ms_of_a_quota_is_true_at_the_end_of_the_utc_day_or_mo
 # Writing it down
 
 
+@pytest.mark.slow
 async def test_sigterm_writes_what_was_counted_to_the_byte_and_a_restart_knows_it() -> None:
     # No flush comes by itself within the test's time.
     with relay_process(env={"CORALMUX_FLUSH_INTERVAL_SECONDS": "600"}) as relay:
@@ -261,6 +263,7 @@ async def test_sigterm_writes_what_was_counted_to_the_byte_and_a_restart_knows_i
             await phone.expect_error("DAILY_QUOTA_EXCEEDED", ref="over")
 
 
+@pytest.mark.slow
 async def test_usage_is_written_at_sigterm_while_messages_still_flow() -> None:
     with relay_process() as relay:
         token = relay.token(label="flowing")

@@ -203,6 +203,7 @@ async def test_a_slowed_sender_still_gets_its_websocket_pongs(relay: RelayProces
         assert len(await phone.barrier()) < 30
 
 
+@pytest.mark.slow
 async def test_up_to_1_mib_is_read_ahead_and_nothing_of_it_is_refused(relay: RelayProcess) -> None:
     token = relay.token(stream_frames_per_second=1)
     async with pair(relay.url, token) as (phone, agent):
@@ -212,6 +213,7 @@ async def test_up_to_1_mib_is_read_ahead_and_nothing_of_it_is_refused(relay: Rel
         assert await agent.barrier() == []
 
 
+@pytest.mark.slow
 async def test_beyond_1_mib_reading_pauses_and_then_each_message_passes_or_is_refused_by_name(
     relay: RelayProcess,
 ) -> None:

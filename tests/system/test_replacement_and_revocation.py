@@ -126,6 +126,7 @@ async def test_deleting_a_token_closes_both_sides_with_4003_within_a_second(
         assert time.monotonic() - started < 1
 
 
+@pytest.mark.slow
 async def test_revoking_in_another_process_closes_both_sides_with_4003_within_a_second() -> None:
     # The interval at which the relay looks is what is tested, so none is at a tenth.
     with relay_process(fast=False) as relay:

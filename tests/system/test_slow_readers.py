@@ -49,6 +49,7 @@ async def test_a_reader_that_pauses_for_a_while_loses_nothing(relay: RelayProces
         assert await agent.barrier() == []
 
 
+@pytest.mark.slow
 async def test_the_sender_is_slowed_and_then_told_peer_offline_by_name(
     relay: RelayProcess,
 ) -> None:
@@ -83,6 +84,7 @@ async def _read_all(client: Client, last: str) -> list[str]:
     return ids
 
 
+@pytest.mark.slow
 async def test_a_reader_that_takes_nothing_is_closed_with_4008() -> None:
     with relay_process(env={"CORALMUX_CLOSE_TIMEOUT_SECONDS": "8"}) as relay:
         async with stuck_pair(relay, relay.token()) as (phone, agent):
@@ -117,6 +119,7 @@ async def test_a_reader_that_takes_a_little_now_and_then_is_not_stuck(
         assert await agent.barrier() == []
 
 
+@pytest.mark.slow
 async def test_memory_stays_below_the_high_water_mark_and_one_message_for_each_connection() -> None:
     pairs, size = 4, 2 * MIB
     with relay_process(env={"CORALMUX_STALL_TIMEOUT_SECONDS": "60"}) as relay:
@@ -157,6 +160,7 @@ async def test_a_stuck_pair_does_not_slow_another(relay: RelayProcess) -> None:
         assert time.monotonic() - started < 3
 
 
+@pytest.mark.slow
 async def test_who_does_not_read_its_own_answers_is_not_read_from(relay: RelayProcess) -> None:
     before = relay.memory_bytes
     async with raw_connect(relay.url, narrow=True) as phone:
