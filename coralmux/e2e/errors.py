@@ -21,14 +21,16 @@ class Failure(Enum):
         "The agent is connected and does not answer the handshake: it may be too old for "
         "pairing secrets (version 2), or stuck. Update or restart it."
     )
+    # The next two are told in the clear, by whoever likes to: no reason to give anything up.
     SECRET_REFUSED = (
-        "The agent does not know this link's secret: the link was used before, "
-        "on another device perhaps, or it belongs to another pairing. "
-        "Make a new link on the agent's side and pair again."
+        "It looks as if the agent did not know this link's secret, because the link was used "
+        "before, on another device perhaps; or somebody on the way may be lying. "
+        "Make a new link on the agent's side, bring it here yourself, and pair again."
     )
     NO_VERSION_2 = (
-        "The other end cannot encrypt with a pairing secret (version 2). "
-        "Update it, or pair by token alone if you accept version 1."
+        "It looks as if the agent could not encrypt with a pairing secret (version 2); "
+        "or somebody on the way may be lying. Update the agent, then make a new link there "
+        "and pair again."
     )
     NO_VERSION_1 = (
         "The other end has a pairing secret and takes nothing without it. "

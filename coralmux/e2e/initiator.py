@@ -56,7 +56,7 @@ class PhoneSession(Session):
         self._started = float("-inf")
         self._online = False
         self._heard = False
-        self._told_no_version_2 = False
+        self._old_key = False  # a key of version 1 came: the agent's, or forged
 
     @property
     def ready(self) -> bool:
@@ -65,12 +65,13 @@ class PhoneSession(Session):
 
     def connected(self, now: float, *, paired: bool) -> list[Event]:
         """`auth.ok` came."""
-        self._told_no_version_2 = False
+        self._old_key = False
         self._online = paired
         return self._begin(now) if paired else []
 
     def peer_online(self, now: float) -> list[Event]:
         """`status online` came: whoever is there now needs a handshake."""
+        self._old_key = False
         self._online = True
         return self._begin(now)
 
@@ -91,6 +92,9 @@ class PhoneSession(Session):
         self.deadline = None
         if exhausted := self._end_if_exhausted(now):
             return exhausted
+        if self._attempts and self._old_key:
+            # The key alone proves nothing; without an answer it is the likeliest reason.
+            return self._give_up(Failure.NO_VERSION_2, now)
         if self._attempts >= ATTEMPTS:
             return self._give_up(Failure.NO_ANSWER, now)
         return self._step_1(now)
@@ -144,10 +148,8 @@ class PhoneSession(Session):
 
     def _step(self, message: KeyExchange, id: str, now: float) -> list[Event]:
         if message.v != PROTOCOL:
-            if not message.pubkey or self._records is not None or self._told_no_version_2:
-                return [Ignored("a key exchange of another version", id)]
-            self._told_no_version_2 = True
-            return [PairingRefused(Failure.NO_VERSION_2)]
+            self._old_key = self._old_key or bool(message.pubkey)
+            return [Ignored("a key exchange of another version", id)]
         if message.step == 0:
             return [] if self._handshake is not None else self._restart(now)
         handshake = self._handshake
@@ -177,7 +179,7 @@ class PhoneSession(Session):
             events.append(Store(self._secrets))
         keys = Records(self._hs, *handshake.split())
         self._stop()
-        self._heard = False
+        self._heard = self._old_key = False
         step_3 = {"step": 3, **msgspec.to_builtins(self._identity)}
         events += self._send_sealed(keys, "key_exchange", step_3)
         return events + self._establish(keys, peer)

@@ -234,6 +234,18 @@ async def test_nobody_takes_a_key_of_version_1_and_both_say_so() -> None:
         assert relay.sent(PHONE, "chat.send") == []
 
 
+async def test_a_forged_key_of_version_1_beside_a_true_handshake_refuses_nothing() -> None:
+    def with_key(frame: Frame) -> Outputs:
+        if frame.type != "key_exchange" or frame.sender is not PHONE:
+            return [frame.data]
+        key = encode("key_exchange", {"pubkey": middle.Keys().public}, ts=0)
+        return [(PHONE, key), frame.data]
+
+    async with meeting(with_key) as (_, both):
+        await both.works("is anybody there?")
+        assert both.of(PHONE, PairingRefused) == []
+
+
 async def test_a_key_of_version_1_in_the_middle_of_a_session_ends_nothing() -> None:
     async with meeting(lambda frame: [frame.data]) as (relay, both):
         await both.works("who is there?")

@@ -16,7 +16,7 @@ import pytest
 import coralmux
 from coralmux.e2e.errors import Failure
 from coralmux.protocol import Role, encode
-from tests.client.pair import SECRET, TOKEN, Pair, check, cut, said, whole
+from tests.client.pair import SECRET, TOKEN, Pair, check, cut, hurry, said, whole
 from tests.support.field import FieldConnector, FieldError, Picture, pictures
 from tests.support.hostile_relay import HostileRelay
 from tests.support.process import RelayProcess, relay_process
@@ -165,8 +165,9 @@ async def test_our_phone_asks_a_field_connector_one_thing_at_a_time(relay: Relay
 
 
 async def test_a_phone_with_a_secret_says_that_a_field_connector_cannot_speak_version_2(
-    relay: RelayProcess,
+    relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hurry(monkeypatch)
     async with with_phone(relay, secret=SECRET) as (both, connector):
         outcome = await both.ask("hello?", timeout=5)
         assert isinstance(outcome.error, coralmux.PairingRefused)

@@ -161,22 +161,56 @@ def test_a_request_to_begin_from_nobody_is_not_honoured() -> None:
 PUBKEY = {"pubkey": base64.b64encode(bytes(range(32))).decode()}
 
 
-def test_a_key_of_version_1_makes_a_phone_say_that_the_agent_is_too_old_once() -> None:
+def test_a_key_of_version_1_and_no_answer_make_a_phone_say_that_the_agent_is_too_old() -> None:
     wire = Wire()
     wire.relay = dropping(lambda sender, _: sender == "agent")
     wire.meet()
     for _ in range(3):
         wire.deliver("phone", envelope("key_exchange", "k", PUBKEY))
+    wire.wait(9.5)
+    assert refusals(wire.phone) == []
+    wire.wait(0.5)
     assert refusals(wire.phone) == [Failure.NO_VERSION_2]
     assert not wire.phone.machine.ready
     assert steps(wire.phone) == [1]
-    # It was forged: the agent's answer is as good as ever.
+    # An agent that has been updated is there at the next attempt.
     wire.relay = honest
-    wire.wait(11)
+    wire.wait(60)
+    wire.exchange()
+
+
+def test_a_forged_key_of_version_1_is_believed_by_no_phone_that_gets_an_answer() -> None:
+    wire = Wire()
+    wire.connect("agent")
+    wire.connect("phone")
+    wire.deliver("phone", envelope("key_exchange", "k", PUBKEY))
+    wire.wait(0)
     wire.exchange()
     wire.deliver("phone", envelope("key_exchange", "k", PUBKEY))
-    assert refusals(wire.phone) == [Failure.NO_VERSION_2]
+    wire.wait(100)
     wire.exchange()
+    assert refusals(wire.phone) == []
+
+
+def test_a_key_of_version_1_says_nothing_of_the_agent_that_comes_next() -> None:
+    wire = Wire()
+    wire.relay = dropping(lambda sender, _: sender == "agent")
+    wire.meet()
+    wire.deliver("phone", envelope("key_exchange", "k", PUBKEY))
+    wire.disconnect("agent")
+    wire.connect("agent")
+    wire.wait(29)
+    assert refusals(wire.phone) == []
+
+
+@pytest.mark.parametrize("failure", [Failure.NO_VERSION_2, Failure.SECRET_REFUSED])
+def test_what_is_told_in_the_clear_is_called_doubtful_and_advises_no_downgrade(
+    failure: Failure,
+) -> None:
+    assert "It looks as if" in failure.value
+    assert "may be lying" in failure.value
+    assert "version 1" not in failure.value
+    assert "token" not in failure.value
 
 
 def test_a_key_of_version_1_is_answered_once_for_each_connection() -> None:
