@@ -301,7 +301,7 @@ class Channel:
         now = self._now()
         match event:
             case wire.Received(envelope):
-                self._perform(self._machine.receive(envelope, now))
+                self._receive(envelope, now)
                 return
             case wire.Connected(greeting):
                 self._greet(greeting, now)
@@ -326,6 +326,22 @@ class Channel:
                 self._perform(self._machine.disconnected(now))
         self._on_event(event)
         self._changed.set()
+
+    def _receive(self, envelope: Envelope, now: float) -> None:
+        """Act on one message. Whatever is the matter with it, the next one is read."""
+        events: list[Event]
+        try:
+            events = self._machine.receive(envelope, now)
+        except Exception as error:
+            events = [_unhandled(error, envelope.id)]
+        for event in events:
+            try:
+                self._carry_out(event)
+            except StoreError:
+                raise
+            except Exception as error:
+                self._carry_out(_unhandled(error, envelope.id))
+        self._schedule()
 
     def _greet(self, greeting: wire.Greeting, now: float) -> None:
         self.greeting = greeting
@@ -447,6 +463,12 @@ def new_id() -> str:
 def _is_request(type: str) -> bool:
     known = TYPES.get(type)
     return known is not None and known.sender is Sender.PHONE
+
+
+def _unhandled(error: Exception, id: str) -> e2e.Ignored:
+    # Neither the error's text nor its traceback: both may hold what was in the message.
+    log.error("a message could not be handled (%s)", type(error).__name__)
+    return e2e.Ignored("a message that could not be handled", id)
 
 
 def _again(error: ClientError) -> ClientError:

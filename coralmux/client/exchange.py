@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-import msgspec
-
 from coralmux.client.errors import (
     AgentError,
     ClientError,
@@ -33,7 +31,7 @@ class Exchange:
     def __init__(self, id: str, types: frozenset[str]) -> None:
         self.id = id
         self.types = types
-        self._came: deque[tuple[Opened, int]] = deque()
+        self._came: deque[Opened] = deque()
         self._bytes = 0
         self._failure: ClientError | None = None
         self._wake = asyncio.Event()
@@ -42,12 +40,12 @@ class Exchange:
         if message.type == "chat.error":
             self.fail(_agent_error(message, self.id))
             return
-        size = _MESSAGE_BYTES + len(msgspec.json.encode(message.payload))
-        self._bytes += size
+        # As it came: what decodes need not encode again, for instance when it is nested deep.
+        self._bytes += _MESSAGE_BYTES + message.size
         if self._bytes > _MAX_BYTES:
             self.fail(InvalidAnswer("The answer is larger than can be taken.", ids=(self.id,)))
             return
-        self._came.append((message, size))
+        self._came.append(message)
         self._wake.set()
 
     def fail(self, error: ClientError) -> None:
@@ -71,8 +69,8 @@ class Exchange:
                 "ask again, or look whether the agent is well.",
                 ids=(self.id,),
             ) from None
-        message, size = self._came.popleft()
-        self._bytes -= size
+        message = self._came.popleft()
+        self._bytes -= _MESSAGE_BYTES + message.size
         return message
 
 

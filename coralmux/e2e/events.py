@@ -48,12 +48,16 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A message of the peer. `sealed` tells whether it came encrypted (v1 leaves some clear)."""
+    """A message of the peer. `sealed` tells whether it came encrypted (v1 leaves some clear).
+
+    `size` is the bytes of the JSON that `payload` was decoded from.
+    """
 
     type: str
     id: str
     payload: dict[str, Any] = field(repr=False)
     sealed: bool
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

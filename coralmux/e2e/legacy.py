@@ -49,7 +49,7 @@ from coralmux.e2e.events import (
 )
 from coralmux.protocol.envelope import Envelope, decode_object
 from coralmux.protocol.errors import RELAY_CODES, InvalidMessage, PeerCode
-from coralmux.protocol.limits import KEY_EXCHANGES_PER_MINUTE, MAX_REF_BYTES
+from coralmux.protocol.limits import KEY_EXCHANGES_PER_MINUTE, MAX_REF_BYTES, MAX_SAFE_INTEGER
 from coralmux.protocol.types import Role, rate_class
 
 __all__ = [
@@ -228,12 +228,12 @@ class LegacySession:
             return self._key_came(self._private, payload, id, now)
         sealed = payload.get("enc") is True
         if type == "chat.error":
-            return [Ignored("a sealed error", id)] if sealed else self._error(payload, id)
+            return [Ignored("a sealed error", id)] if sealed else self._error(payload, envelope)
         if type in SEALED_TYPES:
             return self._open(type, payload, id) if sealed else self._unsealed(type, id)
         if sealed:
             return [*self._complain(id), Ignored("a sealed message of a type in the clear", id)]
-        return [Opened(type, id, payload, sealed=False)]
+        return [Opened(type, id, payload, sealed=False, size=len(envelope.payload))]
 
     def _key_came(
         self, private: X25519PrivateKey, payload: dict[str, Any], id: str, now: float
@@ -261,11 +261,12 @@ class LegacySession:
 
     def _open(self, type: str, payload: dict[str, Any], id: str) -> list[Event]:
         try:
-            opened = decode_object(open_payload(self._keys, payload))
+            plaintext = open_payload(self._keys, payload)
+            opened = decode_object(plaintext)
         except (E2EError, InvalidMessage):
             return [*self._complain(id), Ignored(UNREADABLE, id, type)]
         self._complained = False
-        return [Opened(type, id, opened, sealed=True)]
+        return [Opened(type, id, opened, sealed=True, size=len(plaintext))]
 
     def _complain(self, id: str) -> list[Event]:
         # A phone says it once: a reply of hundreds of deltas that do not open would use
@@ -289,22 +290,18 @@ class LegacySession:
         )
         return [_error(PeerCode.E2E_REQUIRED, text, id), ignored]
 
-    def _error(self, payload: dict[str, Any], id: str) -> list[Event]:
+    def _error(self, payload: dict[str, Any], envelope: Envelope) -> list[Event]:
         code = payload.get("code")
         if isinstance(code, str) and code in RELAY_CODES:
             wait = payload.get("retry_after_ms")
-            return [
-                Hint(
-                    code,
-                    _text(payload.get("message")),
-                    _text(payload.get("ref")),
-                    wait if type(wait) is int and wait >= 0 else None,
-                )
-            ]
+            # Anybody may write an integer here that no arithmetic with floats survives.
+            after = min(wait, MAX_SAFE_INTEGER) if type(wait) is int and wait >= 0 else None
+            return [Hint(code, _text(payload.get("message")), _text(payload.get("ref")), after)]
         if code == PeerCode.E2E_REQUIRED and self._role is Role.PHONE and not self.ready:
             # We have sent nothing but our key: the agent holds a secret, and wants it.
             return [PairingRefused(Failure.NO_VERSION_1)]
-        return [Opened("chat.error", id, payload, sealed=False)]
+        size = len(envelope.payload)
+        return [Opened("chat.error", envelope.id, payload, sealed=False, size=size)]
 
 
 def _error(code: PeerCode, message: str, ref: str) -> Send:

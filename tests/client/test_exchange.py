@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ MIB = 1024 * 1024
 
 
 def message(type: str = "chat.stream", **payload: Any) -> Opened:
-    return Opened(type, "m", payload, sealed=True)
+    size = len(json.dumps(payload, separators=(",", ":")))
+    return Opened(type, "m", payload, sealed=True, size=size)
 
 
 def exchange() -> Exchange:

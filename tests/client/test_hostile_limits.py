@@ -6,10 +6,15 @@ without bound, or leave somebody waiting for what was refused.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
 import pytest
 
 from coralmux.client.errors import MessageTooLarge
-from coralmux.protocol import Role
+from coralmux.protocol import Role, encode
 from coralmux.protocol.limits import MAX_MESSAGE_BYTES
 from tests.client.pair import TOKEN, pair
 from tests.support.hostile_relay import HostileRelay
@@ -64,4 +69,80 @@ async def test_an_answer_that_is_too_large_for_the_relay_ends_nobody(
             phone.send("chat.send", {"text": "twice"}, id="the same")
         await eventually(lambda: "a message that came before" in both.ignored(AGENT))
         monkeypatch.undo()
+        await both.works("second")
+
+
+# -- what cannot be handled --
+
+
+@pytest.mark.parametrize("victim", [PHONE, AGENT])
+async def test_a_pause_of_400_digits_ends_nobody(victim: Role) -> None:
+    async with (
+        HostileRelay(token=TOKEN, v1=True) as relay,
+        pair(relay.url, secret=None) as both,
+    ):
+        await both.works("first")
+        payload = {"code": "RATE_LIMITED", "ref": "q", "retry_after_ms": msgspec.Raw(b"1" * 400)}
+        relay.inject(victim, encode("chat.error", payload, ts=0))
+        await eventually(lambda: both.hints(victim) == ["RATE_LIMITED"])
+        await both.works("second")
+
+
+async def test_no_depth_of_nesting_ends_a_phone() -> None:
+    async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
+        await both.works("first")
+        both.hold = 0
+        asking = asyncio.create_task(both.ask("second", timeout=10))
+        await eventually(lambda: "second" in both.heard)
+        agent = both.agent._pairings[0].channel
+        for depth in range(940, 1000):
+            payload = {
+                "tool": "deep",
+                "status": "running",
+                "ref": both.asked[-1].id,
+                "more": msgspec.Raw(b"[" * depth + b"]" * depth),
+            }
+            agent.send("chat.tool_status", payload)
+        both.go.set()
+        outcome = await asking
+        assert outcome.error is None
+        assert "deep" in both.tools
+        await both.works("third")
+
+
+class Unexpected(Exception):
+    """As a fault of our own would raise it."""
+
+
+@pytest.mark.parametrize("where", ["machine", "on_message", "on_failure"])
+@pytest.mark.parametrize("victim", [PHONE, AGENT])
+async def test_a_message_that_raises_is_dropped_and_the_next_is_read(
+    victim: Role, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise Unexpected("marker-of-a-plaintext")
+
+    async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
+        await both.works("first")
+        ends = {PHONE: both.phone.channel, AGENT: both.agent._pairings[0].channel}
+        channel, other = ends[victim], ends[victim.peer]
+        if where == "machine":
+            monkeypatch.setattr(channel._machine, "receive", fail)
+        elif where == "on_message":
+            monkeypatch.setattr(channel, "_on_message", fail)
+        caplog.set_level(logging.DEBUG)
+        if where == "on_failure":
+            relay.tamper = lambda frame: []
+            id = channel.send("file.cancel", {"file_id": "a"}, on_failure=fail)
+            await eventually(lambda: relay.frames[-1].id == id)
+            relay.tamper = None
+            relay.inject(victim, encode("chat.error", {"code": "RATE_LIMITED", "ref": id}, ts=0))
+        else:
+            other.send("file.cancel", {"file_id": "a"})
+        await both.reported_why(victim, "a message that could not be handled")
+        assert "(Unexpected)" in caplog.text
+        assert "marker-of-a-plaintext" not in caplog.text
+        monkeypatch.undo()
+        if where == "machine":  # the record is missing now; both ends see to that
+            other.send("file.cancel", {"file_id": "a"})
         await both.works("second")

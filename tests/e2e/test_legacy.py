@@ -39,6 +39,7 @@ from coralmux.e2e.legacy import (
     seal_payload,
 )
 from coralmux.protocol.envelope import Envelope, decode, encode
+from coralmux.protocol.limits import MAX_SAFE_INTEGER
 from coralmux.protocol.types import Role
 from tests.e2e.test_noise import LOW_ORDER
 
@@ -606,6 +607,19 @@ def test_an_error_with_a_code_of_the_relay_is_a_hint(role: Role, code: str) -> N
     odd = {"code": code, "message": 1, "ref": None, "retry_after_ms": 1.5}
     assert say(machine, "chat.error", odd) == [Hint(code, "", "", None)]
     assert say(machine, "chat.error", {"code": code, "retry_after_ms": -1}) == [Hint(code, "")]
+    huge = {"code": code, "retry_after_ms": 10**400}
+    assert say(machine, "chat.error", huge) == [Hint(code, "", "", MAX_SAFE_INTEGER)]
+
+
+def test_a_message_knows_how_many_bytes_it_came_in(role: Role) -> None:
+    machine, peer = talking(role)
+    for type, payload, size in [
+        (INCOMING[role], peer.sealed({"text": "four"}), len('{"text": "four"}')),
+        ("chat.error", {"code": "ODD"}, len('{"code":"ODD"}')),
+    ]:
+        [opened] = say(machine, type, payload)
+        assert isinstance(opened, Opened)
+        assert opened.size == size
 
 
 @pytest.mark.parametrize("code", ["BACKEND_ERROR", "E2E_FAILED", "E2E_REQUIRED", "ODD", None, []])
