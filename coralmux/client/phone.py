@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Self, TypeVar
 from coralmux.client import connection as wire
 from coralmux.client.answer import Answer, OnProgress, OnTool, Question, meddled
 from coralmux.client.attachments import Attachment
-from coralmux.client.channel import AnyEvent, Channel, new_id
+from coralmux.client.channel import AnyEvent, Channel, _refusal, new_id
 from coralmux.client.errors import (
     AgentError,
     ClientError,
@@ -104,6 +105,7 @@ class Phone:
         self._on_group_message = on_group_message
         self._one_at_a_time = asyncio.Lock()
         self._abandoned: Exchange | None = None
+        self._unanswered: Exchange | None = None  # the last one, until something comes
         self._task: asyncio.Task[None] | None = None
         self._cause = "The relay has not answered yet."
         self._online = False
@@ -258,9 +260,12 @@ class Phone:
     def exchange(self, id: str, *types: str) -> Generator[Exchange, None, None]:
         """A place where the answers to a request arrive."""
         exchange = self._exchanges.open(id, *types)
+        self._unanswered = exchange
         try:
             yield exchange
         finally:
+            if self._unanswered is exchange:
+                self._unanswered = None
             if exchange is not self._abandoned:
                 self._exchanges.close(exchange)
 
@@ -405,7 +410,10 @@ class Phone:
     # What comes.
 
     def _message(self, message: Opened) -> None:
-        if self.transfers.receive(message) or self._exchanges.put(message):
+        if self.transfers.receive(message):
+            return
+        if self._exchanges.put(message):
+            self._unanswered = None
             return
         if message.type == "chat.done":
             self._drop_files(message)
@@ -440,6 +448,11 @@ class Phone:
                     f"{failure.value} Whether the message was understood is not known; "
                     "it can be sent again under the same id.",
                 )
+            case e2e.Hint(ref="") if self.channel.version == 1 and self._unanswered is not None:
+                # A relay of version 1 does not say which message it refuses; there is one
+                # question at a time, and this one is not known to have got there.
+                id = self._unanswered.id
+                self._unanswered.fail(_refusal(dataclasses.replace(event, ref=id)))
             case e2e.Ignored(why, type="chat.done"):
                 # Version 1: the end that somebody waits for will not come any more.
                 self._exchanges.fail_all(

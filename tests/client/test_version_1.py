@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 
 import coralmux
+from coralmux.protocol import Role, encode
 from tests.client.meeting import TIMERS, serving
+from tests.client.pair import TOKEN, fails, pair, whole
 from tests.support.client import SOON, log_in
 from tests.support.field_peer import Keys
+from tests.support.hostile_relay import Frame, HostileRelay, Outputs
 from tests.support.process import RelayProcess
+from tests.support.waiting import eventually
 
 Pieces = AsyncIterator[Any]
 
@@ -102,3 +106,45 @@ async def test_a_version_1_question_whose_key_never_comes_is_refused(
                 pass
     assert message["payload"]["code"] == "BACKEND_ERROR"
     assert "ask again" in message["payload"]["message"]
+
+
+REFUSALS = {
+    "PEER_OFFLINE": coralmux.PeerOffline,
+    "RATE_LIMITED": coralmux.RelayRefused,
+    "DAILY_QUOTA_EXCEEDED": coralmux.RelayRefused,
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_a_refusal_that_names_no_message_ends_the_question_that_waits(code: str) -> None:
+    def refuse(frame: Frame) -> Outputs:
+        if frame.type not in ("chat.send", "agent.list"):
+            return [frame.data]
+        error = {"code": code, "message": "words of the relay"}
+        return [(Role.PHONE, encode("chat.error", error, ts=0))]
+
+    async with HostileRelay(token=TOKEN, v1=True) as relay, pair(relay.url, secret=None) as both:
+        await both.works("hello")
+        relay.tamper = refuse
+        async with asyncio.timeout(SOON):
+            outcome = await both.ask("refused?", timeout=60)
+            fails(outcome, REFUSALS[code])
+            assert outcome.error is not None
+            assert "words" not in str(outcome.error)
+            with pytest.raises(REFUSALS[code]):
+                await both.phone.agents(timeout=60)
+        relay.tamper = None
+        await both.works()
+
+
+async def test_a_refusal_that_names_no_message_ends_no_answer_that_has_begun() -> None:
+    async with HostileRelay(token=TOKEN, v1=True) as relay, pair(relay.url, secret=None) as both:
+        await both.works("hello")
+        both.hold = 2
+        asking = asyncio.create_task(both.ask("what do you see?", timeout=SOON))
+        await eventually(lambda: len(both.asked) == 2 and both.asked[-1].deltas)
+        error = {"code": "RATE_LIMITED", "message": ""}
+        relay.inject(Role.PHONE, encode("chat.error", error, ts=0))
+        await eventually(lambda: both.hints(Role.PHONE) == ["RATE_LIMITED"])
+        both.go.set()
+        assert (await asking).handed_out == whole("what do you see?")
