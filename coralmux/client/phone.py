@@ -21,6 +21,7 @@ from coralmux.client.errors import (
     InvalidAnswer,
     NotConnected,
     PeerOffline,
+    RequestTimeout,
 )
 from coralmux.client.exchange import Exchange, Exchanges
 from coralmux.client.messages import (
@@ -170,20 +171,22 @@ class Phone:
             async with asyncio.timeout(timeout):
                 await self.channel.wait_ready()
         except TimeoutError:
-            if self._online and self._agent_online:
-                raise PeerOffline(
-                    "The agent is connected, and has not exchanged keys with this phone: it may "
-                    "be busy, or something on the way keeps them back. Ask again; if this "
-                    "repeats, restart the agent."
-                ) from None
-            if self._online:
-                raise PeerOffline(
-                    "The agent is not connected to the relay. Start it, and ask again."
-                ) from None
-            raise NotConnected(self._cause) from None
+            raise self._absent() from None
         if self.agent is None:
             raise NotConnected("The agent left again.")
         return self.agent
+
+    def _absent(self) -> ClientError:
+        """Why there is no session."""
+        if self._online and self._agent_online:
+            return PeerOffline(
+                "The agent is connected, and has not exchanged keys with this phone: it may "
+                "be busy, or something on the way keeps them back. Ask again; if this "
+                "repeats, restart the agent."
+            )
+        if self._online:
+            return PeerOffline("The agent is not connected to the relay. Start it, and ask again.")
+        return NotConnected(self._cause)
 
     def reconnect(self) -> None:
         """Come back at once; also after another device has taken this one's place."""
@@ -240,12 +243,29 @@ class Phone:
             return
         async with self._one_at_a_time:
             if self._abandoned is not None:
-                with contextlib.suppress(ClientError):
-                    while (await self._abandoned.next(SILENCE_SECONDS)).type != "chat.done":
-                        pass
+                await self._end_of(self._abandoned)
                 self._exchanges.close(self._abandoned)
                 self._abandoned = None
             yield
+
+    async def _end_of(self, exchange: Exchange) -> None:
+        """Wait for an answer to end, or to be silent for too long.
+
+        Raises RequestTimeout while it still goes on after SILENCE_SECONDS: what comes of
+        it must not be taken for the answer to the next question.
+        """
+        began = False
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                with contextlib.suppress(ClientError):
+                    while (await exchange.next(None)).type != "chat.done":
+                        began = True
+        except TimeoutError:
+            if began:
+                raise RequestTimeout(
+                    "The agent still answers the question before, which nobody listens to any "
+                    "more, and version 1 can cancel none. Ask again when it is done."
+                ) from None
 
     def abandon(self, exchange: Exchange) -> None:
         """Nobody listens to this answer any more.
@@ -386,26 +406,42 @@ class Phone:
         parse: Callable[[dict[str, Any]], T],
     ) -> T:
         """Raises what `ready` raises, AgentError, RelayRefused, RequestTimeout, …"""
-        async with self.turn():
-            await self.ready(timeout)
-            with self.exchange(new_id(), result) as waiting:
-                self.channel.send(type, payload, id=waiting.id, on_failure=waiting.fail)
-                try:
-                    message = await waiting.next(timeout)
-                except AgentError as error:
-                    if error.code == PeerCode.E2E_REQUIRED and self.channel.version == 2:
-                        raise meddled(error, "look before you ask again.") from None
-                    raise
-                if message.type != result:
-                    raise InvalidAnswer(
-                        "The agent answered something else. Bring both ends up to date.",
-                        ids=(waiting.id,),
-                    )
-                try:
-                    return parse(message.payload)
-                except InvalidAnswer as error:
-                    error.ids = (waiting.id,)
-                    raise
+        id = new_id()
+        asked = False
+        try:
+            async with asyncio.timeout(timeout), self.turn():
+                await self.ready(None)
+                with self.exchange(id, result) as waiting:
+                    self.channel.send(type, payload, id=id, on_failure=waiting.fail)
+                    asked = True
+                    message = await waiting.next(None)
+        except TimeoutError:
+            if asked:
+                raise RequestTimeout(
+                    f"No answer came within {timeout:g} s. Ask again, or look whether the agent "
+                    "is well.",
+                    ids=(id,),
+                ) from None
+            if not self.channel.ready:
+                raise self._absent() from None
+            raise RequestTimeout(
+                f"An earlier question was not answered within {timeout:g} s, and version 1 "
+                "takes one at a time. This one was not sent; ask again later.",
+                ids=(id,),
+            ) from None
+        except AgentError as error:
+            if error.code == PeerCode.E2E_REQUIRED and self.channel.version == 2:
+                raise meddled(error, "look before you ask again.") from None
+            raise
+        if message.type != result:
+            raise InvalidAnswer(
+                "The agent answered something else. Bring both ends up to date.", ids=(id,)
+            )
+        try:
+            return parse(message.payload)
+        except InvalidAnswer as error:
+            error.ids = (id,)
+            raise
 
     # What comes.
 

@@ -148,3 +148,64 @@ async def test_a_refusal_that_names_no_message_ends_no_answer_that_has_begun() -
         await eventually(lambda: both.hints(Role.PHONE) == ["RATE_LIMITED"])
         both.go.set()
         assert (await asking).handed_out == whole("what do you see?")
+
+
+async def test_a_request_behind_a_long_answer_keeps_to_its_time() -> None:
+    async with HostileRelay(token=TOKEN, v1=True) as relay, pair(relay.url, secret=None) as both:
+        await both.works("hello")
+        both.hold = 2
+        asking = asyncio.create_task(both.ask("long", timeout=SOON))
+        await eventually(lambda: len(both.asked) == 2 and both.asked[-1].deltas)
+        async with asyncio.timeout(SOON):
+            with pytest.raises(coralmux.RequestTimeout, match=r"within 0\.2 s.*not sent") as caught:
+                await both.phone.agents(timeout=0.2)
+        assert len(caught.value.ids) == 1
+        assert relay.sent(Role.PHONE, "agent.list") == []
+        both.go.set()
+        assert (await asking).handed_out == whole("long")
+        assert len(await both.phone.agents(timeout=SOON)) == 1
+
+
+async def test_a_request_that_waits_for_the_agent_first_has_only_the_rest_of_its_time() -> None:
+    class Slow(coralmux.Phone):
+        async def ready(self, timeout: float | None = 0) -> Any:
+            await asyncio.sleep(0.4)
+            return await super().ready(timeout)
+
+    async with HostileRelay(token=TOKEN, v1=True) as relay, pair(relay.url, secret=None) as both:
+        await both.works("hello")
+        both.phone.__class__ = Slow
+        relay.tamper = lambda frame: [] if frame.type == "agent.list" else [frame.data]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(coralmux.RequestTimeout, match=r"within 0\.6 s"):
+            await both.phone.agents(timeout=0.6)
+        assert loop.time() - began < 0.9
+
+
+async def test_an_answer_that_nobody_hears_and_that_does_not_end_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coralmux.client.phone.SILENCE_SECONDS", 0.3)
+    done = asyncio.Event()
+
+    async def talk(message: coralmux.ChatMessage) -> Pieces:
+        yield f"{message.text} "
+        while message.text == "first" and not done.is_set():
+            yield "and "
+            await asyncio.sleep(0.05)
+        yield "end"
+
+    async with (
+        HostileRelay(token=TOKEN, v1=True) as relay,
+        pair(relay.url, secret=None, on_chat=talk) as both,
+        asyncio.timeout(SOON),
+    ):
+        async with both.phone.ask("first") as answer:
+            async for _ in answer:
+                break
+        with pytest.raises(coralmux.RequestTimeout, match="question before"):
+            await both.phone.ask("second")
+        assert len(relay.sent(Role.PHONE, "chat.send")) == 1
+        done.set()
+        assert await both.phone.ask("third") == "third end"
