@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
@@ -46,6 +46,8 @@ _NOT_DELIVERED = (RelayRefused, PeerOffline, MessageLost)
 # (attachment, bytes that arrived, bytes in all)
 OnProgress = Callable[[Attachment, int, int], None]
 OnTool = Callable[[ToolStatus], None]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ class _Asking:
         self.cancelled = False
         self._phone = phone
         self._question = question
-        self._preparing: asyncio.Task[dict[str, Any]] | None = None
+        self._preparing: asyncio.Task[Any] | None = None
         self._files: list[str] = []
         self._sent = False
         self._ended = False
@@ -180,9 +182,11 @@ class _Asking:
         async with phone.turn():
             try:
                 payload = await self._unless_cancelled(self._payload())
-                if payload is None:
+                while not (self.cancelled or phone.channel.ready):
+                    await self._unless_cancelled(phone.ready(question.timeout))
+                # From here to the sending of the question nothing else can run.
+                if payload is None or self.cancelled:
                     return
-                await phone.ready(question.timeout)
                 with phone.exchange(
                     self.id, "chat.stream", "chat.done", "chat.tool_status"
                 ) as waiting:
@@ -225,19 +229,17 @@ class _Asking:
         if not self._ended:
             self._phone.abandon(waiting)
 
-    async def _unless_cancelled(
-        self, preparing: Coroutine[Any, Any, dict[str, Any]]
-    ) -> dict[str, Any] | None:
+    async def _unless_cancelled(self, preparing: Coroutine[Any, Any, T]) -> T | None:
         """What it returns, or None where `cancel` came in between."""
         if self.cancelled:
             preparing.close()
             return None
-        self._preparing = asyncio.create_task(preparing)
+        self._preparing = task = asyncio.create_task(preparing)
         try:
-            return await self._preparing
+            return await task
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self.cancelled or (task is not None and task.cancelling()):
+            ours = asyncio.current_task()
+            if not self.cancelled or (ours is not None and ours.cancelling()):
                 raise
             return None
         finally:

@@ -11,6 +11,7 @@ import pytest
 
 import coralmux
 from tests.client.meeting import agent_for, meeting, new_link, serving
+from tests.client.pair import cut
 from tests.support.client import SOON
 from tests.support.process import RelayProcess
 
@@ -216,6 +217,46 @@ async def test_an_answer_cancelled_before_it_was_asked_is_never_asked(
         assert answer.cancelled
         async with serving(agent):
             assert await phone.ask("this") == "ok"
+    assert asked == ["this"]
+
+
+@pytest.mark.parametrize("moment", ["when it is ready", "in a later wait for the agent"])
+async def test_an_answer_cancelled_just_before_it_is_sent_is_never_asked(
+    shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    agent = agent_for()
+    asked: list[str] = []
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        asked.append(message.text)
+        return "ok"
+
+    async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
+        await phone.ready()
+        answer = phone.ask("not this")
+        ready = phone.ready
+
+        async def ready_and_cancelled(timeout: float | None = None) -> Any:
+            peer = await ready(timeout)
+            monkeypatch.setattr(phone, "ready", ready_later)
+            if moment == "when it is ready":
+                asyncio.get_running_loop().call_soon(answer.cancel)
+            else:
+                cut(phone.channel)
+                while phone.channel.ready:
+                    await asyncio.sleep(0)
+            return peer
+
+        async def ready_later(timeout: float | None = None) -> Any:
+            answer.cancel()
+            return await ready(timeout)
+
+        monkeypatch.setattr(phone, "ready", ready_and_cancelled)
+        assert await answer == ""
+        assert answer.cancelled
+        monkeypatch.undo()
+        assert await phone.ask("this") == "ok"
     assert asked == ["this"]
 
 
