@@ -15,6 +15,7 @@ import hashlib
 import mimetypes
 import os
 import re
+import stat
 import unicodedata
 from base64 import b64encode
 from dataclasses import dataclass, field
@@ -81,10 +82,32 @@ class Attachment:
         return f"Attachment({self.mime_type}, {len(self.data)} bytes)"
 
     @classmethod
-    def from_path(cls, path: str | os.PathLike[str], mime_type: str | None = None) -> Attachment:
-        """Read a file. Raises OSError, or AttachmentError if `mime_type` is not what it is."""
+    def from_path(
+        cls,
+        path: str | os.PathLike[str],
+        mime_type: str | None = None,
+        *,
+        max_bytes: int = MAX_FILE_BYTES,
+    ) -> Attachment:
+        """Read a file of at most `max_bytes`.
+
+        Raises OSError, or AttachmentError if it is larger, no regular file, or not what
+        `mime_type` says.
+        """
         path = Path(path)
-        return cls.from_bytes(path.read_bytes(), mime_type, path.name)
+        name = safe_name(path.name)
+        # Asked before it is opened: a pipe would keep us until somebody writes to it.
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise AttachmentError(f"{name} is not a file that can be sent. Give the path of one.")
+        if found.st_size <= max_bytes:
+            with path.open("rb") as file:
+                data = file.read(max_bytes + 1)  # it may have grown
+            if len(data) <= max_bytes:
+                return cls.from_bytes(data, mime_type, path.name)
+        raise AttachmentError(
+            f"{name} is too large: at most {megabytes(max_bytes)} are sent. Send a smaller one."
+        )
 
     @classmethod
     def from_bytes(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -198,7 +199,7 @@ class Phone:
         self,
         text: str,
         *,
-        images: Sequence[Attachment | str] = (),
+        images: Sequence[Attachment | str | os.PathLike[str]] = (),
         agent_id: str = "",
         conversation: Sequence[Turn] = (),
         model: str = "",

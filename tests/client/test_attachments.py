@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from base64 import b64encode
@@ -196,6 +197,46 @@ def test_a_long_name_keeps_its_extension() -> None:
     assert name.endswith("ä.jpeg")
     assert MAX_NAME_BYTES - 2 < len(name.encode()) <= MAX_NAME_BYTES
     assert len(safe_name("a" + "." + "b" * 5_000)) == MAX_NAME_BYTES
+
+
+# What is read from a disk
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "film.mp4"
+    with path.open("wb") as file:
+        file.truncate(25_000_001)
+    monkeypatch.setattr(Path, "open", None)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(AttachmentError, match=r"film\.mp4 is too large: at most 25\.0 MB"):
+        Attachment.from_path(path)
+
+
+def test_a_file_of_the_limit_is_read_and_the_limit_can_be_set(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes(10))
+    assert Attachment.from_path(path, max_bytes=10).data == bytes(10)
+    with pytest.raises(AttachmentError, match="at most 9 bytes"):
+        Attachment.from_path(path, max_bytes=9)
+
+
+def test_a_file_that_says_less_of_its_size_than_it_has_is_not_read_on() -> None:
+    # Linux gives the files of its kernel as regular ones without a size.
+    path = Path("/proc/self/maps")
+    if not path.exists():
+        pytest.skip("needs a file that does not tell its size")
+    with pytest.raises(AttachmentError, match="too large"):
+        Attachment.from_path(path, max_bytes=10)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # opening it would wait for somebody who writes
+    link = tmp_path / "link.png"
+    link.symlink_to("/dev/zero")
+    for path in (pipe, link, tmp_path, Path("/dev/zero")):
+        with pytest.raises(AttachmentError, match="not a file"):
+            Attachment.from_path(path)
 
 
 # Inside a version 1 message

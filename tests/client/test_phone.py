@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -261,6 +262,23 @@ async def test_group_messages_come_unasked(
         assert message == GroupMessage("hall", {"text": "2"})
         assert await phone.ask("still here") == "still here"
     assert "the handler of group messages failed" in caplog.text
+
+
+async def test_pictures_are_given_by_path_and_read_at_once(
+    shared_relay: RelayProcess, tmp_path: Path
+) -> None:
+    agent = agent_for()
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        return " ".join(item.name for item in message.attachments if hasattr(item, "name"))
+
+    path = tmp_path / "note.txt"
+    path.write_bytes(b"hello")
+    async with meeting(shared_relay, agent) as phone:
+        assert await phone.ask("?", images=[path, str(path)]) == "note.txt note.txt"
+        with pytest.raises(coralmux.AttachmentError, match="not a file"):
+            phone.ask("?", images=[tmp_path])
 
 
 # Nobody there.
