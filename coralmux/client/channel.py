@@ -52,7 +52,7 @@ from coralmux.e2e.responder import AgentSession
 from coralmux.e2e.session import Identity
 from coralmux.protocol import Envelope, ErrorCode, RateClass, Role, encode, rate_class
 from coralmux.protocol.errors import PeerCode
-from coralmux.protocol.limits import MAX_MESSAGE_BYTES, SEEN_IDS
+from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES, SEEN_IDS
 from coralmux.protocol.types import TYPES, Sender
 
 log = logging.getLogger("coralmux")
@@ -73,6 +73,12 @@ _INSIST_MS = 60_000
 # Bytes that a relay must take in one message to be of use: one chunk of a file is a frame
 # of 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
 _LEAST_MESSAGE_BYTES = 128 * 1024
+
+# Bytes that wait to be written before nothing more is read: whoever makes us answer, and
+# does not take the answers, must not make us grow. It is more than what two honest ends
+# have in front of each other, the largest message and a queue that `drain` calls full:
+# where both read nothing until they have written, neither ever does.
+_HOLD_BYTES = MAX_MESSAGE_BYTES + 3 * HIGH_WATER_BYTES
 
 # Bytes that an envelope has around its ciphertext, generously.
 _ENVELOPE_BYTES = 512
@@ -182,6 +188,9 @@ class Channel:
             async with contextlib.aclosing(self._connection.events()) as events:
                 async for event in events:
                     self._connection_event(event)
+                    if self._connection.queued_bytes > _HOLD_BYTES:
+                        with contextlib.suppress(NotConnected):  # `events` tells of that
+                            await self._connection.drain()
         finally:
             for timer in (self._timer, self._saving):
                 if timer is not None:

@@ -82,7 +82,7 @@ class _Live:
         self._socket = socket
         self._timers = timers
         self._queue: deque[tuple[str, bytes]] = deque()
-        self._queued_bytes = 0
+        self.queued_bytes = 0
         self._full = False
         self._posted = asyncio.Event()
         # Set whenever somebody who waits for the queue should look at it again.
@@ -114,8 +114,8 @@ class _Live:
 
     def post(self, data: bytes, id: str) -> None:
         self._queue.append((id, data))
-        self._queued_bytes += len(data)
-        if self._queued_bytes > HIGH_WATER_BYTES:
+        self.queued_bytes += len(data)
+        if self.queued_bytes > HIGH_WATER_BYTES:
             self._full = True
         self._posted.set()
 
@@ -145,8 +145,8 @@ class _Live:
                 _, data = self._queue[0]
                 await self._socket.send(data, text=True)
                 self._queue.popleft()
-                self._queued_bytes -= len(data)
-                if self._queued_bytes <= LOW_WATER_BYTES:
+                self.queued_bytes -= len(data)
+                if self.queued_bytes <= LOW_WATER_BYTES:
                     self._full = False
                     self._moved.set()
                 written += 1
@@ -254,6 +254,11 @@ class Connection:
         await live.drain()
         if live.over:
             raise _not_connected()
+
+    @property
+    def queued_bytes(self) -> int:
+        """What is posted and not yet written."""
+        return 0 if self._live is None else self._live.queued_bytes
 
     def _require_live(self) -> _Live:
         if self._live is None or self._live.over:

@@ -127,7 +127,8 @@ class Socket(ClientConnection):
 
         Anything counts as life, not the pong alone, and so does progress with what we
         write: a ping may wait behind megabytes. While our own reader is busy nothing can
-        come, so the clock stands.
+        come, so the clock stands; but not where it is our writing that does not get on, for
+        that may be what the reader waits for.
         """
         while True:
             await asyncio.sleep(interval)
@@ -140,7 +141,7 @@ class Socket(ClientConnection):
             while self.heard_at < asked:
                 await asyncio.sleep(patience / 10)
                 before, backlog = backlog, self.transport.get_write_buffer_size()
-                if backlog < before or self.recv_messages.paused:
+                if backlog < before or (self.recv_messages.paused and not backlog):
                     alive_at = self.loop.time()
                 elif self.heard_at < asked and self.loop.time() - alive_at > patience:
                     self.silent = True

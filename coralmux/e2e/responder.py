@@ -36,6 +36,11 @@ from coralmux.protocol.errors import InvalidMessage, PeerCode
 # Handshakes and sessions whose names are kept.
 _REMEMBERED = 1024
 
+# Refusals in the clear that are said in any minute. A phone with another secret tries a few
+# times, and then once a minute; a relay could make up thousands a second.
+_REFUSALS = 30
+_REFUSAL_SECONDS = 60.0
+
 
 class AgentSession(Session):
     """See `session`. `secrets.next` is an offer that no phone has confirmed yet.
@@ -66,6 +71,7 @@ class AgentSession(Session):
         self._patience = ANSWER_SECONDS
         self._online = False
         self._told_version_1 = False
+        self._refused_at: deque[float] = deque(maxlen=_REFUSALS)
 
     @property
     def ready(self) -> bool:
@@ -128,8 +134,7 @@ class AgentSession(Session):
             if not message.pubkey or self._told_version_1:
                 return [Ignored("a key exchange of another version", id)]
             self._told_version_1 = True
-            refusal = self._clear_refusal(PeerCode.E2E_REQUIRED, Failure.NO_VERSION_1, id)
-            return [refusal, PairingRefused(Failure.NO_VERSION_1)]
+            return self._refuse(PeerCode.E2E_REQUIRED, Failure.NO_VERSION_1, id, now)
         if message.step != 1:
             return [Ignored("a step of no handshake that runs", id)]
         if message.hs in self._answered:
@@ -150,12 +155,16 @@ class AgentSession(Session):
             except E2EError:
                 continue
             return self._step_2(handshake, message.hs, secret, id, now)
-        refusal = self._clear_refusal(PeerCode.E2E_REFUSED, Failure.SECRET_REFUSED, id)
-        return [refusal, PairingRefused(Failure.SECRET_REFUSED)]
+        return self._refuse(PeerCode.E2E_REFUSED, Failure.SECRET_REFUSED, id, now)
 
-    def _clear_refusal(self, code: PeerCode, failure: Failure, id: str) -> Event:
+    def _refuse(self, code: PeerCode, failure: Failure, id: str, now: float) -> list[Event]:
+        """Say so in the clear, unless it was said too often lately."""
+        times = self._refused_at
+        if len(times) == _REFUSALS and now < times[0] + _REFUSAL_SECONDS:
+            return [Ignored("a handshake beyond those that are refused in a minute", id)]
+        times.append(now)
         payload = {"code": code, "message": failure.value, "ref": id[:64]}
-        return self._send("chat.error", payload)
+        return [self._send("chat.error", payload), PairingRefused(failure)]
 
     def _step_2(
         self, handshake: HandshakeState, hs: str, secret: bytes, id: str, now: float

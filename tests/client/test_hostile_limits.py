@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection
 
+import coralmux
+from coralmux.client import connection as wire
+from coralmux.client.backoff import Timers
 from coralmux.client.errors import MessageTooLarge
 from coralmux.protocol import Role, encode
-from coralmux.protocol.limits import MAX_MESSAGE_BYTES
+from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
 from tests.client.pair import TOKEN, pair
+from tests.client.servers import ScriptedRelay, scripted
 from tests.support.hostile_relay import HostileRelay
 from tests.support.waiting import eventually
 
@@ -146,3 +153,101 @@ async def test_a_message_that_raises_is_dropped_and_the_next_is_read(
         if where == "machine":  # the record is missing now; both ends see to that
             other.send("file.cancel", {"file_id": "a"})
         await both.works("second")
+
+
+# -- what is answered, and the answers not taken --
+
+
+@asynccontextmanager
+async def flooded(
+    secret: bytes | None, invent: Callable[[int], bytes], timers: Timers
+) -> AsyncIterator[tuple[Any, list[Any], list[int]]]:
+    """An agent at a relay that writes without end and reads nothing.
+
+    The agent's channel, its events, and how many messages the relay wrote.
+    """
+    wrote = [0]
+
+    async def script(relay: ScriptedRelay, connection: ServerConnection) -> None:
+        await relay.greet(connection, paired=True)
+        transport = connection.transport
+        transport.pause_reading()
+        while not transport.is_closing():
+            for _ in range(20):
+                connection.protocol.send_text(invent(wrote[0]))
+                wrote[0] += 1
+            connection.send_data()
+            await asyncio.sleep(0)
+            while transport.get_write_buffer_size() > 200_000 and not transport.is_closing():
+                await asyncio.sleep(0.01)
+
+    async with scripted(script) as relay:
+        events: list[Any] = []
+        link = coralmux.PairingLink(relay.url, TOKEN, secret)
+        agent = coralmux.Agent.from_link(link, timers=timers)
+        agent.on_chat(lambda message: None)  # type: ignore[arg-type, return-value]
+        agent.on_event(lambda link, event: events.append(event))
+        serving = asyncio.create_task(agent.serve())
+        try:
+            yield agent._pairings[0].channel, events, wrote
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def in_the_clear(n: int) -> bytes:
+    """A question that version 1 answers with an error as long as its id."""
+    return encode("chat.send", {"text": "x"}, ts=0, id="x" * 120)
+
+
+async def test_answers_that_nobody_takes_hold_the_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coralmux.client.channel._HOLD_BYTES", HIGH_WATER_BYTES)
+    quick = Timers(ping=0.5, ping_patience=0.5)
+    async with flooded(None, in_the_clear, quick) as (channel, events, wrote):
+        connection = channel._connection
+        most = 0
+
+        def gone() -> bool:
+            nonlocal most
+            most = max(most, connection.queued_bytes)
+            return any(isinstance(event, wire.Disconnected) for event in events)
+
+        # A relay that takes nothing for so long is dead, whatever it writes.
+        await eventually(gone)
+        assert HIGH_WATER_BYTES < most < HIGH_WATER_BYTES + 64 * 1024
+        assert wrote[0] > 1000
+
+
+async def test_a_relay_that_reads_again_gets_the_answers_that_were_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coralmux.client.channel._HOLD_BYTES", HIGH_WATER_BYTES)
+    answered: list[str] = []
+    count = 6000
+
+    async def script(relay: ScriptedRelay, connection: ServerConnection) -> None:
+        await relay.greet(connection, paired=True)
+        connection.transport.pause_reading()
+        writing = asyncio.create_task(write(connection))
+        await asyncio.wait([writing], timeout=1)
+        connection.transport.resume_reading()
+        async for message in connection:
+            if (decoded := msgspec.json.decode(message))["type"] == "chat.error":
+                answered.append(decoded["payload"]["ref"])
+        await writing
+
+    async def write(connection: ServerConnection) -> None:
+        for n in range(count):
+            message = encode("chat.send", {"text": "x"}, ts=0, id=f"{n:0120}")
+            await connection.send(message, text=True)
+
+    async with scripted(script) as relay:
+        agent = coralmux.Agent.from_link(coralmux.PairingLink(relay.url, TOKEN))
+        agent.on_chat(lambda message: None)  # type: ignore[arg-type, return-value]
+        serving = asyncio.create_task(agent.serve())
+        await eventually(lambda: len(answered) == count)
+        await agent.close()
+        await serving
+    assert answered == [f"{n:0120}" for n in range(count)]

@@ -19,6 +19,7 @@ from coralmux.protocol.limits import FILE_CHUNK_BYTES, FILE_WINDOW
 from tests.client.meeting import Events, agent_for, meeting, new_link, phone_for, serving
 from tests.support.client import SOON
 from tests.support.process import RelayProcess, relay_process
+from tests.support.waiting import eventually
 
 Pieces = AsyncIterator[Any]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -313,3 +314,65 @@ async def test_an_agent_that_leaves_for_good_in_the_middle_of_a_file_is_told(
         with pytest.raises(coralmux.PeerOffline, match="middle of a file") as caught:
             await task
         assert caught.value.ids == (answer.id,)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_megabytes_in_both_directions_at_once_do_not_wait_for_each_other(
+    shared_relay: RelayProcess, version: int
+) -> None:
+    """More than each end's queue and the relay's take together: both have to go on reading."""
+    link = new_link(shared_relay)
+    if version == 1:
+        link = coralmux.PairingLink(link.relay, link.token)
+    agent = agent_for(link)
+    heard: list[int] = []
+    came: list[int] = []
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        heard.append(len(message.text))
+        yield "yes"
+
+    @agent.on("chat.history")
+    async def history(request: coralmux.Request) -> dict[str, Any]:
+        heard.append(len(request.payload["filler"]))
+        return {}
+
+    megabytes = "x" * 3_500_000
+    async with (
+        serving(agent),
+        phone_for(link, on_group_message=lambda m: came.append(len(m.message["text"]))) as phone,
+    ):
+        assert await phone.ask("here?") == "yes"
+        channel = agent._pairings[0].channel
+        for _ in range(2):
+            # Queued in one breath: nobody has read or written anything in between.
+            channel.send("group.message", {"room_id": "r", "message": {"text": megabytes}})
+            phone.channel.send("chat.history", {"filler": megabytes})
+        assert await phone.ask("still there?") == "yes"
+        await eventually(lambda: len(came) == 2)
+    assert heard == [5, 3_500_000, 3_500_000, 12]
+
+
+async def test_images_in_both_directions_at_once_arrive_whole(shared_relay: RelayProcess) -> None:
+    ours, theirs = image(5_000_000, "ours.png"), image(5_000_000, "theirs.png")
+    link = new_link(shared_relay)
+    agent = agent_for(link)
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        for attachment in message.attachments:
+            assert isinstance(attachment, coralmux.Attachment)
+            yield attachment.sha256
+        if not message.attachments:
+            yield theirs
+
+    async with serving(agent), phone_for(link) as phone:
+        await phone.ready()
+        answers = [phone.ask("send one"), phone.ask("take one", images=[ours])]
+        async with asyncio.timeout(20):
+            assert await asyncio.gather(*(answer._whole() for answer in answers)) == [
+                "",
+                ours.sha256,
+            ]
+        assert [item.sha256 for item in answers[0].attachments] == [theirs.sha256]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from typing import Any
 
 import pytest
 
 from coralmux.e2e.errors import Failure
-from coralmux.e2e.events import Established, Hint, Ignored, PairingRefused, Send
+from coralmux.e2e.events import Established, Event, Hint, Ignored, PairingRefused, Send
 from coralmux.e2e.noise import SymmetricState
 from coralmux.e2e.session import Identity, prologue
 from coralmux.protocol import base64url
@@ -392,3 +393,37 @@ def test_no_forged_error_changes_a_session_or_a_secret(role: str) -> None:
     assert side.stored == stored
     assert side.machine._records is keys
     wire.exchange()
+
+
+# Refusals
+
+
+def test_an_agent_refuses_thirty_strangers_a_minute_and_ignores_the_others() -> None:
+    wire = Wire()
+    wire.connect("agent")
+    wire.connect("phone")
+    wire.run()
+    first = wire.agent.machine
+    wire.agent.take()
+
+    def strangers(count: int, label: str) -> list[Event]:
+        events: list[Event] = []
+        for n in range(count):
+            hs = base64url.encode(hashlib.sha256(f"{label} {n}".encode()).digest()[:16])
+            noise = base64.b64encode(bytes(48)).decode()
+            payload = {"v": 2, "step": 1, "hs": hs, "noise": noise}
+            events += first.receive(envelope("key_exchange", f"{label}{n}", payload), wire.now)
+        return events
+
+    flood = strangers(1000, "a")
+    assert [type(event) for event in flood[:60]] == [Send, PairingRefused] * 30
+    assert {type(event) for event in flood[60:]} == {Ignored}
+    assert len(flood) == 60 + 970
+    wire.now += 59.9
+    assert {type(event) for event in strangers(10, "b")} == {Ignored}
+    # Whoever holds the secret is answered all the while.
+    wire.disconnect("phone")
+    wire.meet()
+    assert established(wire.agent)
+    wire.now += 0.1
+    assert [type(event) for event in strangers(1, "c")] == [Send, PairingRefused]
