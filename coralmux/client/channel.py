@@ -70,6 +70,10 @@ _SAVE_SECONDS = 1.0
 # comes back, a day's quota is no use waiting for.
 _INSIST_MS = 60_000
 
+# Seconds until a message that must arrive is sent again where the relay says that the other
+# end is away, and the session lives on: it says so of one that reads slowly, too.
+_OFFLINE_SECONDS = (1.0, 5.0, 15.0)
+
 # Bytes that a relay must take in one message to be of use: one chunk of a file is a frame
 # of 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
 _LEAST_MESSAGE_BYTES = 128 * 1024
@@ -143,6 +147,7 @@ class Channel:
         self._state = _load(store, link)
         self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(self._state.seen_ids)
         self._fates: OrderedDict[str, Fate] = OrderedDict()
+        self._insisting: set[asyncio.TimerHandle] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -198,7 +203,7 @@ class Channel:
             if self._saving is not None:
                 self._save_seen()
             self._perform(self._machine.disconnected(self._now()))
-            self._fates.clear()
+            self._session_ended()
 
     async def close(self) -> None:
         await self._connection.close()
@@ -276,16 +281,26 @@ class Channel:
         """Send what must arrive: again, under the same id, where it was refused or lost.
 
         Raises as `send`; `on_failure` is told when trying again does not help, or would
-        help in more than a minute only.
+        help in more than a minute only. The end of the session ends it without a word.
         """
         id = new_id()
+        waits = list(_OFFLINE_SECONDS)
 
         def again(error: ClientError, left: int) -> None:
-            after = error.retry_after_ms if isinstance(error, RelayRefused) else 0
-            offline = isinstance(error, PeerOffline | ConnectionLost)
-            if left and after is not None and after <= _INSIST_MS and not offline:
-                asyncio.get_running_loop().call_later(after / 1000, attempt, left)
-            elif on_failure is not None and not offline:
+            if isinstance(error, ConnectionLost):
+                return
+            if isinstance(error, PeerOffline):
+                if self.version == 1:
+                    return  # true of this relay, and a late end would be another answer's
+                if waits:
+                    self._later(waits.pop(0), lambda: attempt(left + 1))
+                    return
+            else:
+                after = error.retry_after_ms if isinstance(error, RelayRefused) else 0
+                if left and after is not None and after <= _INSIST_MS:
+                    self._later(after / 1000, lambda: attempt(left))
+                    return
+            if on_failure is not None:
                 on_failure(error)
 
         def attempt(left: int) -> None:
@@ -293,6 +308,22 @@ class Channel:
                 self.send(type, payload, id=id, on_failure=lambda error: again(error, left - 1))
 
         self.send(type, payload, id=id, on_failure=lambda error: again(error, tries - 1))
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        """Do this then, unless the session is over by then."""
+
+        def run() -> None:
+            self._insisting.discard(timer)
+            work()
+
+        timer = asyncio.get_running_loop().call_later(seconds, run)
+        self._insisting.add(timer)
+
+    def _session_ended(self) -> None:
+        self._fates.clear()
+        for timer in self._insisting:
+            timer.cancel()
+        self._insisting.clear()
 
     async def drain(self) -> None:
         """Return when the outgoing queue is short enough for more. Raises NotConnected."""
@@ -325,16 +356,18 @@ class Channel:
                 self._perform(status(now))
                 return
             case wire.Disconnected():
-                for id in event.unsent:
-                    self._tell(id, ConnectionLost(event.cause, ids=(id,)))
-                self._perform(self._machine.disconnected(now))
+                self._cut(event.cause, event.unsent, now)
             case wire.Stopped():
                 self.failure = Stopped(event.cause, code=event.code)
-                for id in event.unsent:
-                    self._tell(id, ConnectionLost(event.cause, ids=(id,)))
-                self._perform(self._machine.disconnected(now))
+                self._cut(event.cause, event.unsent, now)
         self._on_event(event)
         self._changed.set()
+
+    def _cut(self, cause: str, unsent: tuple[str, ...], now: float) -> None:
+        for id in unsent:
+            self._tell(id, ConnectionLost(cause, ids=(id,)))
+        self._perform(self._machine.disconnected(now))
+        self._session_ended()  # also where the machine never had one: v1 says much without
 
     def _receive(self, envelope: Envelope, now: float) -> None:
         """Act on one message. Whatever is the matter with it, the next one is read."""
@@ -391,7 +424,7 @@ class Channel:
                 self.failure = None
                 self._state.peer_name = peer.name
             case e2e.Ended():
-                self._fates.clear()
+                self._session_ended()
             case e2e.PairingRefused(failure):
                 # What a stranger tries does not concern an agent's own waiting.
                 if self.role is Role.PHONE:

@@ -24,7 +24,7 @@ from coralmux.protocol import Role, encode
 from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
 from tests.client.pair import TOKEN, pair
 from tests.client.servers import ScriptedRelay, scripted
-from tests.support.hostile_relay import HostileRelay
+from tests.support.hostile_relay import Frame, HostileRelay, Outputs
 from tests.support.waiting import eventually
 
 PHONE, AGENT = Role.PHONE, Role.AGENT
@@ -251,3 +251,82 @@ async def test_a_relay_that_reads_again_gets_the_answers_that_were_held(
         await agent.close()
         await serving
     assert answered == [f"{n:0120}" for n in range(count)]
+
+
+# -- what is refused although the session lives --
+
+
+class RefuseWith:
+    """The relay's order: every message of these types is refused, so often."""
+
+    def __init__(self, code: str, sender: Role, *types: str, times: int = 10**6) -> None:
+        self.code, self.sender, self.types, self.times = code, sender, types, times
+        self.refused: list[str] = []
+
+    def __call__(self, frame: Frame) -> Outputs:
+        if frame.sender is not self.sender or frame.type not in self.types or not self.times:
+            return [frame.data]
+        self.times -= 1
+        self.refused.append(frame.id)
+        error = {"code": self.code, "message": "x", "ref": frame.id}
+        return [(frame.sender, encode("chat.error", error, ts=0))]
+
+
+@pytest.fixture
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coralmux.client.channel._OFFLINE_SECONDS", (0.05, 0.1, 0.2))
+
+
+@pytest.mark.usefixtures("_soon")
+@pytest.mark.parametrize("times", [1, 3])
+async def test_an_end_that_a_slow_reader_missed_is_said_again(times: int) -> None:
+    async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
+        await both.works("first")
+        relay.tamper = refuse = RefuseWith("PEER_OFFLINE", AGENT, "chat.done", times=times)
+        await both.works("second")
+        assert refuse.refused == [refuse.refused[0]] * times
+        relay.tamper = RefuseWith(
+            "PEER_OFFLINE", AGENT, "agent.list.result", "chat.error", times=times
+        )
+        assert [agent.name for agent in await both.phone.agents(timeout=5)] == ["Test agent"]
+        with pytest.raises(coralmux.AgentError):
+            await both.phone.groups(timeout=5)
+        assert both.failures(AGENT) == both.failures(PHONE) == []
+
+
+@pytest.mark.usefixtures("_soon")
+async def test_an_end_that_never_passes_is_replaced_by_an_error() -> None:
+    async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
+        await both.works("first")
+        relay.tamper = refuse = RefuseWith("PEER_OFFLINE", AGENT, "chat.done")
+        outcome = await both.ask("second", timeout=10)
+        assert type(outcome.error) is coralmux.AgentError
+        assert len(refuse.refused) == 4
+        relay.tamper = None
+        await both.works("third")
+
+
+@pytest.mark.parametrize("code", ["PEER_OFFLINE", "RATE_LIMITED"])
+@pytest.mark.parametrize("end", ["session", "channel"])
+async def test_what_waits_to_be_said_again_ends_with_its_session(code: str, end: str) -> None:
+    async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
+        await both.works("first")
+        agent = both.agent._pairings[0].channel
+        error = {"code": code, "retry_after_ms": 50_000}
+        failed: list[coralmux.ClientError] = []
+        relay.tamper = lambda frame: [
+            (AGENT, encode("chat.error", error | {"ref": frame.id}, ts=0))
+        ]
+        agent.insist("group.message", {"room_id": "r", "message": {}}, on_failure=failed.append)
+        await eventually(lambda: len(agent._insisting) == 1)
+        [timer] = agent._insisting
+        relay.tamper = None
+        if end == "session":
+            relay.drop_connection(PHONE)
+        else:
+            await both.agent.close()
+        await eventually(timer.cancelled)
+        assert agent._insisting == set()
+        if end == "session":
+            await both.works("second")
+        assert failed == []
