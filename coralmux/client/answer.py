@@ -14,6 +14,7 @@ import msgspec
 
 from coralmux.client.attachments import (
     Attachment,
+    AttachmentError,
     RemoteAttachment,
     check_inline,
     from_inline,
@@ -28,6 +29,7 @@ from coralmux.client.errors import (
     ReplyIncomplete,
 )
 from coralmux.client.exchange import Exchange
+from coralmux.client.file_messages import FileError
 from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read
 from coralmux.client.reply import described
 from coralmux.protocol.errors import PeerCode
@@ -289,10 +291,26 @@ class _Asking:
                 break
         self.usage = done.usage
         self.cancelled = done.cancelled or self.cancelled
+        missing = self._take_files(done)
         if rest := self._rest(done.full_text, complete):
             self.text += rest
             yield rest
-        self.attachments = [self._attachment(item) for item in done.attachments]
+        if missing:
+            raise type(missing[0])(
+                f"The text is whole, but {len(missing)} of {len(done.attachments)} files that "
+                f"belong to it did not come. {missing[0]}",
+                ids=(self.id,),
+            )
+
+    def _take_files(self, done: ChatDone) -> list[AttachmentError | FileError]:
+        """Claim all that came, and say what was wrong with the others."""
+        missing: list[AttachmentError | FileError] = []
+        for item in done.attachments:
+            try:
+                self.attachments.append(self._attachment(item))
+            except (AttachmentError, FileError) as error:
+                missing.append(error)
+        return missing
 
     def _rest(self, full_text: str, complete: bool) -> str:
         """What is missing at the end. Raises ReplyIncomplete where that cannot be told."""

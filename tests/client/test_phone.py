@@ -281,6 +281,32 @@ async def test_pictures_are_given_by_path_and_read_at_once(
             phone.ask("?", images=[tmp_path])
 
 
+async def test_files_that_did_come_are_kept_where_others_did_not(
+    shared_relay: RelayProcess,
+) -> None:
+    agent = agent_for()
+    pdf = coralmux.Attachment("a.pdf", "application/pdf", b"%PDF-1.7")
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        (serving,) = agent._pairings
+        came = [await serving._transfers.send(pdf) for _ in range(2)]
+        named = [{"file_id": id} for id in (came[0], "never-came", came[1])]
+        bad = {"type": "image", "content_b64": "AAAA"}
+        done = {"full_text": "whole", "ref": message.id, "attachments": [*named, bad]}
+        serving.channel.send("chat.done", done)
+        return ""
+
+    async with meeting(shared_relay, agent) as phone:
+        asked = phone.ask("?", timeout=SOON)
+        with pytest.raises(coralmux.FileError, match=r"2 of 4 .*never arrived") as caught:
+            await asked
+        assert caught.value.ids == (asked.id,)
+        assert asked.text == "whole"
+        assert [item.data for item in asked.attachments] == [pdf.data] * 2
+        assert phone.transfers.inbox.deadline is None, "nothing is left unclaimed"
+
+
 # Nobody there.
 
 
