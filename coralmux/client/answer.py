@@ -30,7 +30,7 @@ from coralmux.client.errors import (
 )
 from coralmux.client.exchange import Exchange
 from coralmux.client.file_messages import FileError
-from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read
+from coralmux.client.messages import ChatDone, ChatStream, ToolStatus, read, read_tool
 from coralmux.client.reply import described
 from coralmux.protocol.errors import PeerCode
 
@@ -275,7 +275,7 @@ class _Asking:
                 raise
             if message.type == "chat.tool_status":
                 if self._question.on_tool is not None:
-                    self._question.on_tool(read(message.payload, ToolStatus))
+                    self._question.on_tool(read_tool(message.payload))
             elif message.type == "chat.stream":
                 delta = read(message.payload, ChatStream)
                 if delta.seq and delta.seq <= seen:

@@ -57,6 +57,9 @@ class ChatDone(_Payload, frozen=True):
     ref: str = ""
 
 
+_STATUSES = ("running", "done", "error")
+
+
 class ToolStatus(_Payload, frozen=True, omit_defaults=False):
     """`chat.tool_status`: what the agent is doing. A chat handler yields it between texts."""
 
@@ -64,7 +67,7 @@ class ToolStatus(_Payload, frozen=True, omit_defaults=False):
     status: Literal["running", "done", "error"] = "running"
 
     def __post_init__(self) -> None:
-        if self.status not in ("running", "done", "error"):
+        if self.status not in _STATUSES:
             raise ValueError('the status of a tool is "running", "done" or "error"')
 
     def __repr__(self) -> str:
@@ -140,6 +143,14 @@ def read_question(payload: dict[str, Any]) -> ChatSend:
     if "text" not in payload and "attachments" not in payload:
         raise InvalidAnswer("The question has neither text nor attachments. Send it again.")
     return read(payload, ChatSend)
+
+
+def read_tool(payload: dict[str, Any]) -> ToolStatus:
+    """What an agent is doing. A status that is not known yet is shown as "running": an
+    answer is no worse for it. Raises InvalidAnswer."""
+    if payload.get("status") not in _STATUSES:
+        payload = payload | {"status": "running"}
+    return read(payload, ToolStatus)
 
 
 def read(payload: Any, type: type[T]) -> T:

@@ -307,6 +307,26 @@ async def test_files_that_did_come_are_kept_where_others_did_not(
         assert phone.transfers.inbox.deadline is None, "nothing is left unclaimed"
 
 
+@pytest.mark.parametrize("status", ["queued", 7, None, [], "done"])
+async def test_a_tool_status_of_tomorrow_ends_no_answer(
+    shared_relay: RelayProcess, status: object
+) -> None:
+    agent = agent_for()
+    tools: list[coralmux.ToolStatus] = []
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        (serving,) = agent._pairings
+        told = {"tool": "search", "status": status, "ref": message.id}
+        serving.channel.send("chat.tool_status", told)
+        return "found"
+
+    async with meeting(shared_relay, agent) as phone:
+        assert await phone.ask("?", timeout=SOON, on_tool=tools.append) == "found"
+    expected = "done" if status == "done" else "running"
+    assert tools == [coralmux.ToolStatus("search", expected)]
+
+
 # Nobody there.
 
 
