@@ -134,8 +134,9 @@ class Answer:
 
         A question that is not sent yet, because the agent is away or a file is on its way,
         is not sent any more.
-        Version 1 knows no cancelling: there nothing more is handed out, and the next
-        question waits until the agent has come to its end.
+        Version 1 knows no cancelling, nor do some agents of version 2: there nothing more
+        is handed out until the agent has come to its end, for which the next question
+        waits in version 1.
         """
         self._asking.cancel()
 
@@ -163,7 +164,7 @@ class _Asking:
         self.cancelled = True
         if self._preparing is not None:
             self._preparing.cancel()
-        if self._sent and self._phone.channel.version == 2:
+        if self._sent and self._agent_can("cancel"):
             with contextlib.suppress(ClientError):
                 self._phone.channel.insist("chat.cancel", {"ref": self.id})
 
@@ -172,11 +173,16 @@ class _Asking:
         if self._ended or self.cancelled:
             return
         self.cancelled = True
-        if self._phone.channel.version == 2:
+        if self._agent_can("cancel"):
             # Once, unlike `cancel`: after a refusal it would take the place of the
             # question that is sent again.
             with contextlib.suppress(ClientError):
                 self._phone.channel.send("chat.cancel", {"ref": self.id})
+
+    def _agent_can(self, ability: str) -> bool:
+        """Whether the agent says so; in version 1 it says nothing, and can nothing."""
+        agent = self._phone.agent
+        return agent is not None and ability in agent.caps
 
     async def follow(self) -> AsyncGenerator[str, None]:
         """The deltas, in order."""
@@ -282,7 +288,7 @@ class _Asking:
                     continue
                 complete = complete and delta.seq in (0, seen + 1)
                 seen = delta.seq
-                if complete and not (self.cancelled and self._phone.channel.version == 1):
+                if complete and not (self.cancelled and not self._agent_can("cancel")):
                     self.text += delta.delta
                     yield delta.delta
             elif message.type == "chat.done":
@@ -336,6 +342,10 @@ class _Asking:
         question = self._question
         if self._phone.channel.version == 1:
             return [attachment.to_inline() for attachment in question.attachments]
+        if not self._agent_can("files"):
+            raise AttachmentError(
+                "This agent takes no files. Update it, or ask without them.", ids=(self.id,)
+            )
         sent = []
         for attachment in question.attachments:
             report = None

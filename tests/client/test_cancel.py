@@ -283,6 +283,36 @@ async def test_only_the_answer_that_is_meant_is_cancelled(shared_relay: RelayPro
         assert (one.cancelled, two.cancelled) == (True, False)
 
 
+async def test_an_agent_that_cannot_cancel_is_not_asked_to_and_nothing_more_is_handed_out(
+    shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coralmux.client.channel.CAPS", ("files",))
+    agent = agent_for()
+    release = asyncio.Event()
+    said: list[str] = []
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> Pieces:
+        yield "one "
+        await release.wait()
+        yield "two "
+        said.append(message.text)
+
+    async with meeting(shared_relay, agent) as phone, asyncio.timeout(SOON):
+        answer = phone.ask("?")
+        deltas = []
+        async for delta in answer:
+            deltas.append(delta)
+            answer.cancel()
+            release.set()
+        assert deltas == ["one "]
+        assert answer.cancelled
+        async for _ in phone.ask("left"):
+            break
+        assert await phone.ask("next") == "one two "
+    assert said == ["?", "left", "next"]
+
+
 async def test_cancelling_an_answer_that_is_over_is_answered_unknown(
     shared_relay: RelayProcess,
 ) -> None:

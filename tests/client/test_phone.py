@@ -327,6 +327,24 @@ async def test_a_tool_status_of_tomorrow_ends_no_answer(
     assert tools == [coralmux.ToolStatus("search", expected)]
 
 
+async def test_an_agent_that_takes_no_files_is_sent_none(
+    shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coralmux.client.channel.CAPS", ("cancel",))
+    async with meeting(shared_relay, plain_agent()) as phone:
+        sent: list[str] = []
+        send = phone.channel.send
+        monkeypatch.setattr(
+            phone.channel, "send", lambda type, *a, **k: (sent.append(type), send(type, *a, **k))[1]
+        )
+        answer = phone.ask("?", images=[coralmux.Attachment("a", "text/plain", b"a")])
+        with pytest.raises(coralmux.AttachmentError, match="takes no files") as caught:
+            await answer
+        assert caught.value.ids == (answer.id,)
+        assert sent == []
+        assert await phone.ask("without") == "without"
+
+
 # Nobody there.
 
 
