@@ -147,6 +147,8 @@ class Channel:
         self._state = _load(store, link)
         self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(self._state.seen_ids)
         self._fates: OrderedDict[str, Fate] = OrderedDict()
+        self._over = False  # run() has ended
+        self._peer_there = False  # says the relay
         self._insisting: set[asyncio.TimerHandle] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
@@ -189,6 +191,7 @@ class Channel:
 
         Raises StoreError when a secret cannot be written down.
         """
+        self._over = False
         try:
             async with contextlib.aclosing(self._connection.events()) as events:
                 async for event in events:
@@ -197,6 +200,7 @@ class Channel:
                         with contextlib.suppress(NotConnected):  # `events` tells of that
                             await self._connection.drain()
         finally:
+            self._over = True
             for timer in (self._timer, self._saving):
                 if timer is not None:
                     timer.cancel()
@@ -209,9 +213,18 @@ class Channel:
         await self._connection.close()
 
     def reconnect(self) -> None:
-        """Come back now: after a pause of the network, or where another device took over."""
+        """Come back now: after a pause of the network, or where another device took over.
+
+        A phone that was refused by an agent that is there tries again at once. Once `run`
+        has ended nothing comes back, and why it ended goes on being told.
+        """
+        if self._over:
+            return
+        refused = isinstance(self.failure, PairingRefused)
         self.failure = None
         self._connection.reconnect()
+        if refused and self._peer_there:
+            self._perform(self._machine.peer_online(self._now()))
 
     def give_up(self, failure: ClientError) -> None:
         """Tell all that wait, now and later, that there will be no session."""
@@ -345,10 +358,12 @@ class Channel:
                 return
             case wire.Connected(greeting):
                 self._greet(greeting, now)
+                self._peer_there = greeting.paired
                 self._on_event(event)
                 self._perform(self._machine.connected(now, paired=greeting.paired))
                 return
             case wire.PeerStatus(online):
+                self._peer_there = online
                 if online and isinstance(self.failure, PairingRefused):
                     self.failure = None  # it may be another one that is there now
                 self._on_event(event)
@@ -364,6 +379,7 @@ class Channel:
         self._changed.set()
 
     def _cut(self, cause: str, unsent: tuple[str, ...], now: float) -> None:
+        self._peer_there = False
         for id in unsent:
             self._tell(id, ConnectionLost(cause, ids=(id,)))
         self._perform(self._machine.disconnected(now))

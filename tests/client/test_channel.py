@@ -16,6 +16,7 @@ import coralmux
 from coralmux.client import connection as wire
 from coralmux.client.channel import Channel, duration
 from coralmux.client.errors import MessageTooLarge
+from coralmux.e2e import events as e2e
 from coralmux.protocol import Role
 from tests.client.meeting import (
     TIMERS,
@@ -37,7 +38,8 @@ MARKER = "marker-of-a-plaintext"
 async def everything(relay: RelayProcess) -> list[Any]:
     """A phone and an agent do all that there is to do; the objects that they met."""
     link = new_link(relay)
-    agent = agent_for(link, name="Kitchen")
+    store = coralmux.MemoryStore()
+    agent = agent_for(link, name="Kitchen", store=store)
     met: list[Any] = [link, agent, agent._pairings[0].channel, agent._pairings[0]._transfers]
 
     @agent.on_chat
@@ -86,7 +88,7 @@ async def everything(relay: RelayProcess) -> list[Any]:
             met.append(refused.value)
         await events.wait_for(wire.Stopped)
         met += events.all
-    met += [agent._store, phone.channel._state, phone.channel._state.secrets]
+    met += [store, phone.channel._state, phone.channel._state.secrets]
     return met
 
 
@@ -243,3 +245,44 @@ async def _nothing() -> None:
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+async def test_after_a_final_end_coming_back_changes_nothing(shared_relay: RelayProcess) -> None:
+    unknown = coralmux.PairingLink.new(shared_relay.url, "oc_pair_" + "0" * 32)
+    async with phone_for(unknown) as phone:
+        with pytest.raises(coralmux.Stopped):
+            await phone.ready()
+        phone.reconnect()
+        with pytest.raises(coralmux.Stopped):
+            async with asyncio.timeout(1):
+                await phone.ask("?")
+
+
+async def test_after_its_closing_a_channel_goes_on_saying_why(shared_relay: RelayProcess) -> None:
+    events = Events()
+    phone = phone_for(new_link(shared_relay), on_event=events)
+    async with phone:
+        await events.wait_for(wire.Connected)
+    phone.channel.reconnect()
+    with pytest.raises(coralmux.NotConnected, match="closed"):
+        async with asyncio.timeout(1):
+            await phone.channel.wait_ready()
+
+
+async def test_a_refused_phone_that_comes_back_asks_again_at_once(
+    shared_relay: RelayProcess,
+) -> None:
+    link = new_link(shared_relay)
+    stranger = link.with_secret(bytes(32))
+    agent = agent_for(link)
+    agent.on_chat(lambda message: _nothing())
+    events = Events()
+    async with serving(agent), phone_for(stranger, on_event=events) as phone:
+        with pytest.raises(coralmux.PairingRefused):
+            await phone.ready()
+        refused = events.count(e2e.PairingRefused)
+        phone.reconnect()
+        with pytest.raises(coralmux.PairingRefused):
+            await phone.ready()
+        assert events.count(e2e.PairingRefused) == refused + 1
+        assert events.count(wire.Connected) == 1
