@@ -41,7 +41,7 @@ from coralmux.client.errors import (
     RelayRefused,
     Stopped,
 )
-from coralmux.client.store import PairingState, Store, StoreError
+from coralmux.client.store import PairingState, Store, StoreError, load_own
 from coralmux.e2e import events as e2e
 from coralmux.e2e.errors import NotReady
 from coralmux.e2e.events import Event, Opened, PeerInfo
@@ -144,7 +144,7 @@ class Channel:
         self._store = store
         self._on_message = on_message
         self._on_event = on_event
-        self._state = _load(store, link)
+        self._state = _load(store, link, role)
         self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(self._state.seen_ids)
         self._fates: OrderedDict[str, Fate] = OrderedDict()
         self._over = False  # run() has ended
@@ -427,6 +427,9 @@ class Channel:
                     self._post(type, id, payload)
                 return
             case e2e.Store(secrets):
+                if self._store is not None:
+                    # The other end may have begun to keep its own there meanwhile.
+                    load_own(self._store, self.link.token, self.role)
                 self._state.secrets = secrets
                 self._save()
                 return
@@ -536,9 +539,11 @@ def _again(error: ClientError) -> ClientError:
     return copy
 
 
-def _load(store: Store | None, link: PairingLink) -> PairingState:
-    state = None if store is None else store.load(link.token)
-    return PairingState.for_link(state, link.secret)
+def _load(store: Store | None, link: PairingLink, role: Role) -> PairingState:
+    kept = None if store is None else load_own(store, link.token, role)
+    state = PairingState.for_link(kept, link.secret)
+    state.role = role.value
+    return state
 
 
 def _refusal(hint: e2e.Hint) -> ClientError:

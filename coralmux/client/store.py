@@ -23,12 +23,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
 from coralmux.client.errors import ClientError
 from coralmux.e2e.events import Secrets
+from coralmux.protocol import Role
 
 # Ids of received messages that are remembered, so that one sent again is dropped.
 MAX_SEEN_IDS = 1024
@@ -44,13 +45,13 @@ logger = logging.getLogger(__name__)
 
 
 class StoreError(ClientError):
-    """What is kept cannot be read or written; nothing was overwritten.
+    """What is kept cannot be read, written or used; nothing was overwritten.
 
-    `path` is the file or directory that it is about.
+    `path` is the file or directory that it is about, None where it is about neither.
     """
 
-    def __init__(self, path: Path, text: str) -> None:
-        super().__init__(f"{path}: {text}")
+    def __init__(self, path: Path | None, text: str) -> None:
+        super().__init__(text if path is None else f"{path}: {text}")
         self.path = path
 
 
@@ -61,13 +62,15 @@ class PairingState:
     `secrets`: None for a pairing by token alone. `seen_ids`: ids of the last 1,024
     messages received, oldest first. `peer_name`: as the other end called itself last.
     `link_digest`: SHA-256 of the link's secret that all this began with, 32 bytes, or
-    None when it began without one.
+    None when it began without one. `role`: which end it is, "agent" or "phone"; "" where
+    that was not written down.
     """
 
     secrets: Secrets | None = None
     seen_ids: deque[str] = field(default_factory=deque)
     peer_name: str = ""
     link_digest: bytes | None = None
+    role: Literal["", "agent", "phone"] = ""
 
     def __post_init__(self) -> None:
         self.seen_ids = deque(self.seen_ids, maxlen=MAX_SEEN_IDS)
@@ -76,7 +79,7 @@ class PairingState:
         secrets = None if self.secrets is None else "<hidden>"
         return (
             f"PairingState(secrets={secrets}, seen_ids=<{len(self.seen_ids)}>, "
-            f"peer_name={self.peer_name!r})"
+            f"peer_name={self.peer_name!r}, role={self.role!r})"
         )
 
     @staticmethod
@@ -222,6 +225,22 @@ class FileStore:
                     left.unlink()
 
 
+def load_own(store: Store, token: str, role: Role) -> PairingState | None:
+    """What a store keeps of this end's. Raises StoreError, also where it is the other end's.
+
+    Both ends of a pairing can be one user's on one machine. They hold different secrets
+    while one is replaced, and each has to keep its own.
+    """
+    state = store.load(token)
+    if state is not None and state.role not in ("", role):
+        raise StoreError(
+            store.directory if isinstance(store, FileStore) else None,
+            f"what is kept here of this pairing is the {state.role}'s. "
+            f"Give the {role} a directory (a store) of its own.",
+        )
+    return state
+
+
 def user_data_directory() -> Path:
     """The directory where this user's programs keep their data for CoralMux; not made here.
 
@@ -275,6 +294,7 @@ class _Kept(msgspec.Struct):
     link_digest: str | None
     seen_ids: list[str]
     peer_name: str
+    role: Literal["", "agent", "phone"] = ""
 
 
 class _Versioned(msgspec.Struct):
@@ -296,6 +316,7 @@ def _encode(state: PairingState) -> bytes:
             link_digest=None if state.link_digest is None else state.link_digest.hex(),
             seen_ids=list(state.seen_ids),
             peer_name=state.peer_name,
+            role=state.role,
         )
     )
 
@@ -317,6 +338,7 @@ def _decode(content: bytes) -> PairingState:
         deque(kept.seen_ids),
         kept.peer_name,
         digest,
+        kept.role,
     )
 
 

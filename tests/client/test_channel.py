@@ -8,6 +8,7 @@ import logging
 import threading
 import warnings
 from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import coralmux
 from coralmux.client import connection as wire
 from coralmux.client.channel import Channel, duration
 from coralmux.client.errors import MessageTooLarge
+from coralmux.client.store import Store
 from coralmux.e2e import events as e2e
 from coralmux.protocol import Role
 from tests.client.meeting import (
@@ -286,3 +288,25 @@ async def test_a_refused_phone_that_comes_back_asks_again_at_once(
             await phone.ready()
         assert events.count(e2e.PairingRefused) == refused + 1
         assert events.count(wire.Connected) == 1
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+async def test_a_phone_in_the_agent_s_store_is_refused_and_costs_the_agent_nothing(
+    shared_relay: RelayProcess, kind: str, tmp_path: Path
+) -> None:
+    store: Store = coralmux.MemoryStore() if kind == "memory" else coralmux.FileStore(tmp_path)
+    link = new_link(shared_relay)
+    agent = agent_for(link, store=store)
+    agent.on_chat(lambda message: _nothing())
+    early = phone_for(link, store=store)  # when nothing was kept there yet
+    async with serving(agent):
+        async with early:
+            with pytest.raises(coralmux.StoreError, match="a directory"):
+                await early.ready()
+        with pytest.raises(coralmux.StoreError, match="the agent's"):
+            phone_for(link, store=store)
+        async with phone_for(link) as phone:
+            assert await phone.ask("here?") == ""
+    kept = store.load(link.token)
+    assert kept is not None
+    assert kept.role == "agent"

@@ -28,9 +28,11 @@ from coralmux.client.store import (
     PairingState,
     Store,
     StoreError,
+    load_own,
     user_data_directory,
 )
 from coralmux.e2e.events import Secrets
+from coralmux.protocol import Role
 
 TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
 OTHER = "oc_pair_ffffffffffffffffffffffffffffffff"
@@ -40,6 +42,7 @@ STATE = PairingState(
     deque(["a", "b", "c"]),
     "agent at home",
     hashlib.sha256(LINK).digest(),
+    "phone",
 )
 
 SECRETS = st.binary(min_size=32, max_size=32)
@@ -51,6 +54,7 @@ STATES = st.builds(
     ),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
     st.none() | SECRETS,
+    st.sampled_from(["", "agent", "phone"]),
 )
 
 
@@ -269,6 +273,8 @@ GOOD = json.loads(store_module._encode(STATE))
                 {"next": ""},
                 {"next": 5},
                 {"link": "no"},
+                {"role": "relay"},
+                {"role": 5},
                 {"link_digest": "00"},
                 {"link_digest": "x" * 64},
                 {"seen_ids": [1]},
@@ -532,3 +538,29 @@ def test_a_user_without_a_home_is_told_what_to_set(
     monkeypatch.setattr(Path, "home", none)
     with pytest.raises(StoreError, match="CORALMUX_DATA_DIR"):
         user_data_directory()
+
+
+# Whose it is
+
+
+def test_what_one_end_keeps_is_not_the_other_s(store: Store) -> None:
+    assert load_own(store, TOKEN, Role.AGENT) is None
+    store.save(TOKEN, STATE)
+    assert load_own(store, TOKEN, Role.PHONE) == STATE
+    with pytest.raises(StoreError, match=r"is the phone's\. Give the agent a directory") as caught:
+        load_own(store, TOKEN, Role.AGENT)
+    assert caught.value.path == (store.directory if isinstance(store, FileStore) else None)
+    assert TOKEN not in str(caught.value)
+    assert "None" not in str(caught.value)
+    assert store.load(TOKEN) == STATE
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_file_that_does_not_say_whose_it_is_is_anybody_s(tmp_path: Path, role: Role) -> None:
+    files = FileStore(tmp_path)
+    files.save(TOKEN, STATE)
+    old = {key: value for key, value in GOOD.items() if key != "role"}
+    only_file(files).write_text(json.dumps(old))
+    state = load_own(files, TOKEN, role)
+    assert state is not None
+    assert (state.role, state.secrets) == ("", STATE.secrets)
