@@ -23,9 +23,10 @@ class Failure(Enum):
     )
     # The next two are told in the clear, by whoever likes to: no reason to give anything up.
     SECRET_REFUSED = (
-        "It looks as if the agent did not know this link's secret, because the link was used "
-        "before, on another device perhaps; or somebody on the way may be lying. "
-        "Make a new link on the agent's side, bring it here yourself, and pair again."
+        "It looks as if the agent did not know this link's secret: the link was used before, "
+        "on another device perhaps, or belongs to another pairing; "
+        "or somebody on the way may be lying. "
+        "Make a new link on the agent's side and pair again."
     )
     NO_VERSION_2 = (
         "It looks as if the agent could not encrypt with a pairing secret (version 2); "
