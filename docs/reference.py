@@ -15,6 +15,7 @@ from typing import Any
 
 import coralmux
 from coralmux import events
+from coralmux.client.queries import Queries
 from coralmux.e2e import errors, initiator, legacy, noise, records, responder
 
 PAGE = Path(__file__).parent / "library.md"
@@ -74,8 +75,10 @@ def _entries() -> list[str]:
 def _entry(name: str, thing: Any) -> list[str]:
     lines = [f"#### `{name}`", "", *_signature(name, thing), _text(thing), ""]
     if inspect.isclass(thing):
-        for member, value in vars(thing).items():
-            lines += _member(member, value)
+        for owner in reversed(thing.__mro__):
+            if owner is thing or owner is Queries:
+                for member, value in vars(owner).items():
+                    lines += _member(member, value)
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from coralmux.client.attachments import Attachment, check_inline
+from coralmux.client.attachments import Attachment, AttachmentError, check_inline
 from coralmux.client.channel import Channel
 from coralmux.client.coalesce import Coalescer
 from coralmux.client.errors import ClientError, MessageLost, NotConnected, RelayRefused
@@ -189,6 +189,8 @@ class Reply:
         if self._channel.version == 1:
             self._attachments.append(attachment.to_inline())
             return
+        if self._channel.peer is not None and "files" not in self._channel.peer.caps:
+            raise AttachmentError("The answer has a file, which this phone cannot take. Update it.")
         self._upload = asyncio.create_task(self._transfers.send(attachment))
         try:
             file_id = await self._upload

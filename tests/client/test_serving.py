@@ -253,3 +253,17 @@ async def test_requests_at_once_are_bounded(
 
 def _has_tasks(agent: coralmux.Agent, count: int) -> Callable[[], bool]:
     return lambda: len(agent._pairings[0]._tasks) == count
+
+
+async def test_a_phone_that_takes_no_files_is_sent_none(
+    shared_relay: RelayProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = new_link(shared_relay)
+    agent = agent_for(link)
+    Slow(agent, PICTURE).go.set()
+    monkeypatch.setattr("coralmux.client.channel.CAPS", ())
+    async with asyncio.timeout(SOON), serving(agent), phone_for(link) as phone:
+        answer = phone.ask("tell me")
+        with pytest.raises(coralmux.AgentError, match="cannot take"):
+            await answer
+        assert answer.text == "begin"
