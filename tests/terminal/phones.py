@@ -29,6 +29,9 @@ SCRIPT = (str(Path(sys.executable).parent / "coralmux-phone"),)
 # Python has to start, and a relay may be busy with other tests.
 PATIENCE = 2 * SOON
 
+# As prompt_toolkit draws it.
+PROMPT = "\x1b[0m>"
+
 Handler = Callable[[ChatMessage], Any]
 
 
