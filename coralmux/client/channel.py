@@ -37,10 +37,11 @@ from coralmux.client.errors import (
     MessageTooLarge,
     NotConnected,
     PairingRefused,
-    PeerOffline,
-    RelayRefused,
     Stopped,
+    copied,
 )
+from coralmux.client.insistence import OFFLINE_SECONDS, Fate, Insistence
+from coralmux.client.refusals import refusal
 from coralmux.client.store import PairingState, Store, StoreError, load_own
 from coralmux.e2e import events as e2e
 from coralmux.e2e.errors import NotReady
@@ -50,7 +51,7 @@ from coralmux.e2e.legacy import LegacySession
 from coralmux.e2e.link import PairingLink
 from coralmux.e2e.responder import AgentSession
 from coralmux.e2e.session import Identity
-from coralmux.protocol import Envelope, ErrorCode, RateClass, Role, encode, rate_class
+from coralmux.protocol import Envelope, RateClass, Role, encode, rate_class
 from coralmux.protocol.errors import PeerCode
 from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES, SEEN_IDS
 from coralmux.protocol.types import TYPES, Sender
@@ -65,14 +66,6 @@ _FATES = 8192
 
 # Seconds until ids that were seen are on disk.
 _SAVE_SECONDS = 1.0
-
-# Milliseconds that a message which must arrive waits for its next try: a minute's allowance
-# comes back, a day's quota is no use waiting for.
-_INSIST_MS = 60_000
-
-# Seconds until a message that must arrive is sent again where the relay says that the other
-# end is away, and the session lives on: it says so of one that reads slowly, too.
-_OFFLINE_SECONDS = (1.0, 5.0, 15.0)
 
 # Bytes that a relay must take in one message to be of use: one chunk of a file is a frame
 # of 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
@@ -93,7 +86,6 @@ _DUPLICATE = {
     "message": "This message came before, and is not answered twice. Ask again in a new one.",
 }
 
-Fate = Callable[[ClientError], None]
 AnyEvent = Event | wire.ConnectionEvent
 
 
@@ -149,7 +141,7 @@ class Channel:
         self._fates: OrderedDict[str, Fate] = OrderedDict()
         self._over = False  # run() has ended
         self._peer_there = False  # says the relay
-        self._insisting: set[asyncio.TimerHandle] = set()
+        self._insistence = Insistence(self.send)
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -238,7 +230,7 @@ class Channel:
         """
         while not self.ready:
             if self.failure is not None:
-                raise _again(self.failure)
+                raise copied(self.failure)
             self._changed.clear()
             await self._changed.wait()
 
@@ -283,60 +275,19 @@ class Channel:
             raise
         return id
 
-    def insist(
-        self,
-        type: str,
-        payload: dict[str, Any],
-        *,
-        tries: int = 3,
-        on_failure: Fate | None = None,
-    ) -> None:
+    def insist(self, type: str, payload: dict[str, Any], *, on_failure: Fate | None = None) -> None:
         """Send what must arrive: again, under the same id, where it was refused or lost.
 
         Raises as `send`; `on_failure` is told when trying again does not help, or would
         help in more than a minute only. The end of the session ends it without a word.
         """
-        id = new_id()
-        waits = list(_OFFLINE_SECONDS)
-
-        def again(error: ClientError, left: int) -> None:
-            if isinstance(error, ConnectionLost):
-                return
-            if isinstance(error, PeerOffline):
-                if self.version == 1:
-                    return  # true of this relay, and a late end would be another answer's
-                if waits:
-                    self._later(waits.pop(0), lambda: attempt(left + 1))
-                    return
-            else:
-                after = error.retry_after_ms if isinstance(error, RelayRefused) else 0
-                if left and after is not None and after <= _INSIST_MS:
-                    self._later(after / 1000, lambda: attempt(left))
-                    return
-            if on_failure is not None:
-                on_failure(error)
-
-        def attempt(left: int) -> None:
-            with contextlib.suppress(ClientError):
-                self.send(type, payload, id=id, on_failure=lambda error: again(error, left - 1))
-
-        self.send(type, payload, id=id, on_failure=lambda error: again(error, tries - 1))
-
-    def _later(self, seconds: float, work: Callable[[], None]) -> None:
-        """Do this then, unless the session is over by then."""
-
-        def run() -> None:
-            self._insisting.discard(timer)
-            work()
-
-        timer = asyncio.get_running_loop().call_later(seconds, run)
-        self._insisting.add(timer)
+        # In version 1 a late end would be taken for another answer's.
+        waits = OFFLINE_SECONDS if self.version == 2 else None
+        self._insistence.send(type, payload, new_id(), waits, on_failure)
 
     def _session_ended(self) -> None:
         self._fates.clear()
-        for timer in self._insisting:
-            timer.cancel()
-        self._insisting.clear()
+        self._insistence.end()
 
     async def drain(self) -> None:
         """Return when the outgoing queue is short enough for more. Raises NotConnected."""
@@ -435,7 +386,7 @@ class Channel:
                 return
             case e2e.Hint():
                 self._machine.refused(event.ref)
-                self._tell(event.ref, _refusal(event))
+                self._tell(event.ref, refusal(event))
             case e2e.Lost(ids):
                 for id in ids:
                     self._tell(id, MessageLost(_LOST, ids=(id,)))
@@ -532,49 +483,8 @@ def _unhandled(error: Exception, id: str) -> e2e.Ignored:
     return e2e.Ignored("a message that could not be handled", id)
 
 
-def _again(error: ClientError) -> ClientError:
-    """The same error for one more who waits: its traceback and ids are that one's own."""
-    copy = type(error).__new__(type(error), *error.args)
-    copy.__dict__.update(error.__dict__)
-    return copy
-
-
 def _load(store: Store | None, link: PairingLink, role: Role) -> PairingState:
     kept = None if store is None else load_own(store, link.token, role)
     state = PairingState.for_link(kept, link.secret)
     state.role = role.value
     return state
-
-
-def _refusal(hint: e2e.Hint) -> ClientError:
-    """What a relay's error means, in our own words: its text may be anybody's."""
-    ids = (hint.ref,)
-    if hint.code == ErrorCode.PEER_OFFLINE:
-        return PeerOffline(
-            "The other end is not connected, or did not take the message. "
-            "Send it again when it is back.",
-            ids=ids,
-        )
-    after = hint.retry_after_ms
-    again = "later" if after is None else f"in {duration(after / 1000)}"
-    texts: dict[str, str] = {
-        ErrorCode.RATE_LIMITED: f"Too many messages for the relay. Send it again {again}.",
-        ErrorCode.DAILY_QUOTA_EXCEEDED: (
-            f"The day's bandwidth of this pairing is used up. Send it again {again}."
-        ),
-        ErrorCode.MONTHLY_QUOTA_EXCEEDED: (
-            f"The month's bandwidth of this pairing is used up. Send it again {again}."
-        ),
-        ErrorCode.MESSAGE_TOO_LARGE: "The message is too large for the relay. Send less at once.",
-    }
-    text = texts.get(hint.code, "The relay did not take the message. Bring both ends up to date.")
-    return RelayRefused(text, code=hint.code, retry_after_ms=after, ids=ids)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: "7 s", "5 min", "3 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"

@@ -96,3 +96,10 @@ class ReplyIncomplete(ClientError):
     def __init__(self, text: str, *, full_text: str | None, ids: tuple[str, ...] = ()) -> None:
         super().__init__(text, ids=ids)
         self.full_text = full_text
+
+
+def copied(error: ClientError) -> ClientError:
+    """The same error for one more who waits: its traceback and ids are that one's own."""
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    return copy

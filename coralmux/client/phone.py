@@ -14,7 +14,7 @@ from typing import Any, Self
 from coralmux.client import connection as wire
 from coralmux.client.answer import Answer, OnProgress, OnTool, Question, meddled
 from coralmux.client.attachments import Attachment
-from coralmux.client.channel import AnyEvent, Channel, _refusal, new_id
+from coralmux.client.channel import AnyEvent, Channel, new_id
 from coralmux.client.errors import (
     AgentError,
     ClientError,
@@ -27,6 +27,7 @@ from coralmux.client.errors import (
 from coralmux.client.exchange import Exchange, Exchanges
 from coralmux.client.messages import ChatDone, GroupMessage, Turn, read
 from coralmux.client.queries import Queries, T
+from coralmux.client.refusals import refusal
 from coralmux.client.store import Store
 from coralmux.client.transfers import Transfers
 from coralmux.e2e import events as e2e
@@ -370,7 +371,7 @@ class Phone(Queries):
                 # A relay of version 1 does not say which message it refuses; there is one
                 # question at a time, and this one is not known to have got there.
                 id = self._unanswered.id
-                self._unanswered.fail(_refusal(dataclasses.replace(event, ref=id)))
+                self._unanswered.fail(refusal(dataclasses.replace(event, ref=id)))
             case e2e.Ignored(why, type="chat.done"):
                 # Version 1: the end that somebody waits for will not come any more.
                 self._exchanges.fail_all(

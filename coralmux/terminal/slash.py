@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from coralmux.client.attachments import Attachment, megabytes
-from coralmux.client.channel import duration
 from coralmux.client.errors import AgentError
 from coralmux.client.messages import HistoryEntry, SystemStatus
+from coralmux.client.refusals import duration
 from coralmux.terminal.pictures import load, save_all
 from coralmux.terminal.prompt import Leave
 from coralmux.terminal.words import of_agent, of_error, of_proof, one_line, without_controls

@@ -10,8 +10,9 @@ import re
 import urllib.parse
 
 from coralmux.client import connection as wire
-from coralmux.client.channel import AnyEvent, duration
+from coralmux.client.channel import AnyEvent
 from coralmux.client.errors import AgentError, PairingRefused, Stopped
+from coralmux.client.refusals import duration
 from coralmux.e2e import events as e2e
 from coralmux.e2e.errors import Failure
 from coralmux.e2e.events import PeerInfo

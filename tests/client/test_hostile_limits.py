@@ -274,7 +274,7 @@ class RefuseWith:
 
 @pytest.fixture
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coralmux.client.channel._OFFLINE_SECONDS", (0.05, 0.1, 0.2))
+    monkeypatch.setattr("coralmux.client.channel.OFFLINE_SECONDS", (0.05, 0.1, 0.2))
 
 
 @pytest.mark.usefixtures("_soon")
@@ -318,15 +318,15 @@ async def test_what_waits_to_be_said_again_ends_with_its_session(code: str, end:
             (AGENT, encode("chat.error", error | {"ref": frame.id}, ts=0))
         ]
         agent.insist("group.message", {"room_id": "r", "message": {}}, on_failure=failed.append)
-        await eventually(lambda: len(agent._insisting) == 1)
-        [timer] = agent._insisting
+        await eventually(lambda: len(agent._insistence._timers) == 1)
+        [timer] = agent._insistence._timers
         relay.tamper = None
         if end == "session":
             relay.drop_connection(PHONE)
         else:
             await both.agent.close()
         await eventually(timer.cancelled)
-        assert agent._insisting == set()
+        assert agent._insistence._timers == set()
         if end == "session":
             await both.works("second")
         assert failed == []
