@@ -29,6 +29,8 @@ SCRIPT = (str(Path(sys.executable).parent / "coralmux-phone"),)
 # Python has to start, and a relay may be busy with other tests.
 PATIENCE = 2 * SOON
 
+TOKEN, SECRET = "oc_pair_0123456789abcdef0123456789abcdef", "A" * 42 + "B"
+
 # As prompt_toolkit draws it.
 PROMPT = "\x1b[0m>"
 
