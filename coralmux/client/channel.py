@@ -21,7 +21,7 @@ import contextlib
 import logging
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -41,8 +41,9 @@ from coralmux.client.errors import (
     copied,
 )
 from coralmux.client.insistence import OFFLINE_SECONDS, Fate, Insistence
+from coralmux.client.memory import Memory
 from coralmux.client.refusals import refusal
-from coralmux.client.store import PairingState, Store, StoreError, load_own
+from coralmux.client.store import Store, StoreError
 from coralmux.e2e import events as e2e
 from coralmux.e2e.errors import NotReady
 from coralmux.e2e.events import Event, Opened, PeerInfo
@@ -53,7 +54,7 @@ from coralmux.e2e.responder import AgentSession
 from coralmux.e2e.session import Identity
 from coralmux.protocol import Envelope, RateClass, Role, encode, rate_class
 from coralmux.protocol.errors import PeerCode
-from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES, SEEN_IDS
+from coralmux.protocol.limits import HIGH_WATER_BYTES, MAX_MESSAGE_BYTES
 from coralmux.protocol.types import TYPES, Sender
 
 log = logging.getLogger("coralmux")
@@ -63,9 +64,6 @@ CAPS = ("cancel", "files")
 
 # Messages whose fate may still become known: a refusal or a report of loss names one.
 _FATES = 8192
-
-# Seconds until ids that were seen are on disk.
-_SAVE_SECONDS = 1.0
 
 # Bytes that a relay must take in one message to be of use: one chunk of a file is a frame
 # of 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
@@ -133,17 +131,14 @@ class Channel:
         self.max_message_bytes = MAX_MESSAGE_BYTES
         self.greeting: wire.Greeting | None = None
         self.failure: ClientError | None = None  # why there is no getting through
-        self._store = store
         self._on_message = on_message
         self._on_event = on_event
-        self._state = _load(store, link, role)
-        self._seen: OrderedDict[str, None] = OrderedDict.fromkeys(self._state.seen_ids)
+        self._memory = Memory(store, link, role)
         self._fates: OrderedDict[str, Fate] = OrderedDict()
         self._over = False  # run() has ended
         self._peer_there = False  # says the relay
         self._insistence = Insistence(self.send)
         self._timer: asyncio.TimerHandle | None = None
-        self._saving: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._machine = self._make_machine(name)
         self._connection = wire.Connection(
@@ -151,14 +146,13 @@ class Channel:
         )
 
     def _make_machine(self, name: str) -> _Machine:
-        if self._state.secrets is None:
+        secrets = self._memory.secrets
+        if secrets is None:
             return LegacySession(self.role)
         identity = Identity(name, __version__, CAPS)
         if self.role is Role.PHONE:
-            return PhoneSession(self.link.token, self._state.secrets, identity)
-        return AgentSession(
-            self.link.token, self._state.secrets, identity, rotate=self._store is not None
-        )
+            return PhoneSession(self.link.token, secrets, identity)
+        return AgentSession(self.link.token, secrets, identity, rotate=self._memory.lasting)
 
     def __repr__(self) -> str:
         return f"<Channel of the {self.role} at {self.link.relay}, version {self.version}>"
@@ -166,7 +160,7 @@ class Channel:
     @property
     def version(self) -> int:
         """2 with a secret, 1 by token alone."""
-        return 1 if self._state.secrets is None else 2
+        return 1 if self._memory.secrets is None else 2
 
     @property
     def ready(self) -> bool:
@@ -193,11 +187,9 @@ class Channel:
                             await self._connection.drain()
         finally:
             self._over = True
-            for timer in (self._timer, self._saving):
-                if timer is not None:
-                    timer.cancel()
-            if self._saving is not None:
-                self._save_seen()
+            if self._timer is not None:
+                self._timer.cancel()
+            self._memory.close()
             self._perform(self._machine.disconnected(self._now()))
             self._session_ended()
 
@@ -378,11 +370,7 @@ class Channel:
                     self._post(type, id, payload)
                 return
             case e2e.Store(secrets):
-                if self._store is not None:
-                    # The other end may have begun to keep its own there meanwhile.
-                    load_own(self._store, self.link.token, self.role)
-                self._state.secrets = secrets
-                self._save()
+                self._memory.keep(secrets)
                 return
             case e2e.Hint():
                 self._machine.refused(event.ref)
@@ -392,7 +380,7 @@ class Channel:
                     self._tell(id, MessageLost(_LOST, ids=(id,)))
             case e2e.Established(peer):
                 self.failure = None
-                self._state.peer_name = peer.name
+                self._memory.peer_name = peer.name
             case e2e.Ended():
                 self._session_ended()
             case e2e.PairingRefused(failure):
@@ -418,14 +406,7 @@ class Channel:
         """Whether this id was delivered already; nobody sends a delta or chunk again."""
         if self.version == 1 or rate_class(message.type, self.role.peer) is RateClass.STREAM:
             return False
-        if message.id in self._seen:
-            return True
-        self._seen[message.id] = None
-        if len(self._seen) > SEEN_IDS:
-            self._seen.popitem(last=False)
-        if self._store is not None and self._saving is None:
-            self._saving = asyncio.get_running_loop().call_later(_SAVE_SECONDS, self._save_seen)
-        return False
+        return self._memory.has_seen(message.id)
 
     def _tell(self, id: str, error: ClientError) -> None:
         fate = self._fates.pop(id, None)
@@ -433,7 +414,7 @@ class Channel:
             error.ids = (id,)
             fate(error)
 
-    # Time and disk.
+    # Time.
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -450,22 +431,6 @@ class Channel:
         self._timer = None
         self._perform(self._machine.tick(self._now()))
 
-    def _save(self) -> None:
-        if self._saving is not None:
-            self._saving.cancel()
-            self._saving = None
-        if self._store is not None:
-            self._state.seen_ids = deque(self._seen)
-            self._store.save(self.link.token, self._state)
-
-    def _save_seen(self) -> None:
-        try:
-            self._save()
-        except StoreError as error:
-            # Worth a warning, and no reason to end a conversation: the ids are still
-            # in memory, and are written with the next ones.
-            log.warning("%s", error)
-
 
 def new_id() -> str:
     """An id for a message: 16 characters of 96 random bits."""
@@ -481,10 +446,3 @@ def _unhandled(error: Exception, id: str) -> e2e.Ignored:
     # Neither the error's text nor its traceback: both may hold what was in the message.
     log.error("a message could not be handled (%s)", type(error).__name__)
     return e2e.Ignored("a message that could not be handled", id)
-
-
-def _load(store: Store | None, link: PairingLink, role: Role) -> PairingState:
-    kept = None if store is None else load_own(store, link.token, role)
-    state = PairingState.for_link(kept, link.secret)
-    state.role = role.value
-    return state

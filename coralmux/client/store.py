@@ -30,9 +30,7 @@ import msgspec
 from coralmux.client.errors import ClientError
 from coralmux.e2e.events import Secrets
 from coralmux.protocol import Role
-
-# Ids of received messages that are remembered, so that one sent again is dropped.
-MAX_SEEN_IDS = 1024
+from coralmux.protocol.limits import SEEN_IDS
 
 _SECRET_BYTES = 32
 _VERSION = 1
@@ -73,7 +71,7 @@ class PairingState:
     role: Literal["", "agent", "phone"] = ""
 
     def __post_init__(self) -> None:
-        self.seen_ids = deque(self.seen_ids, maxlen=MAX_SEEN_IDS)
+        self.seen_ids = deque(self.seen_ids, maxlen=SEEN_IDS)
 
     def __repr__(self) -> str:
         secrets = None if self.secrets is None else "<hidden>"

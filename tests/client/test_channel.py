@@ -91,7 +91,12 @@ async def everything(relay: RelayProcess) -> list[Any]:
             met.append(refused.value)
         await events.wait_for(wire.Stopped)
         met += events.all
-    met += [store, phone.channel._state, phone.channel._state.secrets]
+    met += [
+        store,
+        phone.channel._memory,
+        phone.channel._memory._state,
+        phone.channel._memory.secrets,
+    ]
     return met
 
 

@@ -28,6 +28,7 @@ from tests.client.meeting import (
 )
 from tests.support.client import SOON
 from tests.support.process import RelayProcess, relay_process
+from tests.support.waiting import eventually
 
 Pieces = AsyncIterator[Any]
 
@@ -91,6 +92,7 @@ async def test_an_answer_that_the_relay_takes_with_it_is_named_and_not_given_twi
             answer = phone.ask("?")
             task = asyncio.create_task(answer._whole())
             await began.wait()
+            await eventually(lambda: answer.text)
             relay.process.kill()
             with pytest.raises(coralmux.ConnectionLost, match="sent again") as caught:
                 await task
