@@ -116,6 +116,7 @@ def test_a_relay_that_announces_nothing_is_never_tripped(replies: list[Reply]) -
 
 
 @pytest.mark.parametrize("speed", [1, 5, 50, 500, 5_000])
+@pytest.mark.slow
 def test_replies_that_follow_each_other_never_trip_a_version_1_relay(speed: float) -> None:
     replies: list[Reply] = [(n * 8.0, speed, int(speed * 8)) for n in range(5)]
     run = simulate(Pacer.announced(None), v1_bucket(), replies)

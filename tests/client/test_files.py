@@ -324,6 +324,7 @@ def test_a_hostile_sender_gets_results_and_nothing_is_raised(given: list[Any]) -
 
 
 @given(messages)
+@pytest.mark.slow
 def test_a_hostile_receiver_gets_only_the_file_and_nothing_is_raised(given: list[Any]) -> None:
     progress: list[int] = []
     outgoing = Outgoing(

@@ -15,6 +15,9 @@ from tests.support import interference as how
 from tests.support.hostile_relay import HostileRelay
 from tests.support.waiting import eventually
 
+# Some hundred sessions are made here and broken, each with its timeouts.
+pytestmark = pytest.mark.slow
+
 PHONE, AGENT = Role.PHONE, Role.AGENT
 
 QUESTION = "what is in it?"

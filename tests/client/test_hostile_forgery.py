@@ -96,6 +96,7 @@ async def test_a_forged_refusal_of_a_delta_is_told_to_both_ends(code: str) -> No
         assert len(tamper.struck) == 1
 
 
+@pytest.mark.slow
 async def test_a_rate_limited_delta_is_filled_in_from_the_answers_end() -> None:
     class Refuse(how.ForgeError):
         def strike(self, frame: Frame) -> Outputs:

@@ -23,6 +23,9 @@ from tests.support.hostile_relay import Frame, HostileRelay, Outputs, Tamper
 from tests.support.interference import sealed, step
 from tests.support.waiting import eventually
 
+# Some hundred sessions are made here and broken, each with its timeouts.
+pytestmark = pytest.mark.slow
+
 PHONE, AGENT = Role.PHONE, Role.AGENT
 OTHER_SECRET = bytes(32)
 

@@ -19,6 +19,9 @@ from tests.support import interference as how
 from tests.support.hostile_relay import Frame, Outputs
 from tests.support.waiting import eventually
 
+# Some hundred sessions are made here and broken, each with its timeouts.
+pytestmark = pytest.mark.slow
+
 PHONE, AGENT = Role.PHONE, Role.AGENT
 
 # Every message of a question and its answer: first, somewhere, last.

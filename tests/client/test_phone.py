@@ -405,6 +405,7 @@ async def test_closing_tells_whoever_waits(shared_relay: RelayProcess) -> None:
 # What the relay refuses.
 
 
+@pytest.mark.slow
 async def test_a_message_over_the_limit_passes_later_under_its_id() -> None:
     env = {"CORALMUX_PHONE_MESSAGES_PER_MINUTE": "60"}
     agent = plain_agent()
@@ -439,6 +440,7 @@ async def test_the_default_limit_names_the_time_to_wait(shared_relay: RelayProce
         assert "Send it again in" in str(refused)
 
 
+@pytest.mark.slow
 async def test_a_used_up_quota_is_told_on_both_sides_of_a_reply() -> None:
     agent = agent_for()
 

@@ -126,6 +126,7 @@ async def test_a_result_that_the_quota_stops_is_told() -> None:
                 await phone.history()
 
 
+@pytest.mark.slow
 async def test_agents_of_a_relay_with_a_low_limit_join_more() -> None:
     tokens = [f"t{n} " for n in range(5000)]
     env = {"CORALMUX_STREAM_FRAMES_PER_SECOND": "20"}

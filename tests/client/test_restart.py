@@ -106,6 +106,7 @@ async def test_an_answer_that_the_relay_takes_with_it_is_named_and_not_given_twi
             assert asked == ["?"]
 
 
+@pytest.mark.slow
 async def test_a_relay_that_restarts_politely_is_met_again() -> None:
     with relay_process() as relay:
         events = Events()

@@ -253,6 +253,7 @@ async def test_a_cancelled_answer_ends_the_agents_upload(shared_relay: RelayProc
         assert (answer.text, answer.cancelled, answer.attachments) == ("look: ", True, [])
 
 
+@pytest.mark.slow
 async def test_a_file_goes_on_where_it_was_when_the_relay_was_killed() -> None:
     picture = image(5_000_000)
     chunks = -(-5_000_000 // FILE_CHUNK_BYTES)

@@ -211,6 +211,7 @@ async def test_an_agent_with_a_secret_tells_a_field_phone_once_and_takes_nothing
         assert PairingRefused(Failure.NO_VERSION_1) in both.events[AGENT]
 
 
+@pytest.mark.slow
 async def test_a_fast_reply_stays_inside_what_a_relay_of_version_1_allows() -> None:
     tokens = [f"token {n} " for n in range(4000)]
 

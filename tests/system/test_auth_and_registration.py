@@ -249,6 +249,7 @@ async def test_a_forwarded_header_counts_only_as_far_as_proxies_wrote_it(
     assert [register(public, f"192.0.2.30, 2001:db8:1::{n}") for n in range(6)] == SIX
 
 
+@pytest.mark.slow
 async def test_without_configured_proxies_no_forwarded_header_is_believed() -> None:
     with relay_process(env={"CORALMUX_PUBLIC": "1"}) as relay:
         assert [register(relay, f"192.0.2.{n}") for n in range(6)] == SIX

@@ -100,6 +100,7 @@ async def test_a_client_that_sends_its_large_body_whole_reads_the_413(
         assert relay.memory_bytes - before < 5 * MIB
 
 
+@pytest.mark.slow
 async def test_a_body_without_a_length_gets_411_and_is_not_acted_on(relay: RelayProcess) -> None:
     tokens = relay.manage("listtokens", "--json").stdout
     body = b"2\r\n{}\r\n0\r\n\r\n"
@@ -206,6 +207,7 @@ async def test_forwarded_headers_of_an_untrusted_peer_do_not_get_around_the_cap(
                     assert await client.closed() == 1013
 
 
+@pytest.mark.slow
 async def test_behind_a_trusted_proxy_the_cap_counts_clients() -> None:
     env = {
         "CORALMUX_MAX_CONNECTIONS_PER_ADDRESS": "1",

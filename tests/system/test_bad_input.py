@@ -335,6 +335,7 @@ async def _ends_without_an_answer(relay: RelayProcess, half: bytes) -> None:
         assert await client.reader.read() == b""
 
 
+@pytest.mark.slow
 async def test_a_request_that_drips_is_ended_all_the_same(relay: RelayProcess) -> None:
     async with tcp(relay) as client:
         ended = asyncio.create_task(client.reader.read())

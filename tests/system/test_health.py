@@ -65,6 +65,7 @@ def test_what_the_image_copies_is_there() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+@pytest.mark.slow
 def test_a_process_whose_other_requests_wait_for_the_database_is_ready(tmp_path: Path) -> None:
     """Each request has a thread of its own, so nobody's slow one is everybody's."""
     relay = RelayProcess(tmp_path).start()

@@ -23,6 +23,7 @@ NEEDED = {"cryptography", "msgspec", "segno", "websockets"}
 MODULES = NEEDED | {"cffi", "_cffi_backend", "pycparser", "_openssl", "coralmux"}
 
 
+@pytest.mark.slow
 async def test_a_relay_keeps_nothing_of_a_reply_of_4000_deltas() -> None:
     marker = "zanzibar-cardamom"
     agent = agent_for(name=f"{marker} agent")

@@ -75,6 +75,7 @@ async def test_what_is_refused_or_answered_by_the_relay_does_not_count(
     assert await used(relay, token) == 0
 
 
+@pytest.mark.slow
 async def test_a_day_is_one_row_however_many_messages(relay: RelayProcess) -> None:
     async with pair(relay.url, relay.token(label="one row")) as (phone, agent):
         for _ in range(1000):

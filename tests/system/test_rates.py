@@ -63,6 +63,7 @@ async def test_five_thousand_stream_frames_pass_at_once(relay: RelayProcess) -> 
         assert relay.metric(STALLS) == before
 
 
+@pytest.mark.slow
 async def test_beyond_the_burst_a_stream_is_slowed_to_1000_a_second_and_loses_nothing(
     relay: RelayProcess,
 ) -> None:
@@ -121,6 +122,7 @@ async def test_a_minutes_worth_of_messages_passes_at_once_and_the_next_is_refuse
     ("role", "name"),
     [("phone", "chat.send"), ("agent", "agent.list.result"), ("phone", "key_exchange")],
 )
+@pytest.mark.slow
 async def test_retry_after_ms_is_true(relay: RelayProcess, role: str, name: str) -> None:
     async with pair(relay.url, relay.token()) as (phone, agent):
         sender, receiver = (phone, agent) if role == "phone" else (agent, phone)
@@ -159,6 +161,7 @@ async def test_the_allowance_of_one_role_is_not_the_others(relay: RelayProcess) 
 # Pings and broken frames
 
 
+@pytest.mark.slow
 async def test_beyond_60_a_minute_pings_are_slowed_and_all_answered(relay: RelayProcess) -> None:
     async with log_in(relay.url, relay.token(), "phone") as phone:
         started = time.monotonic()
@@ -167,6 +170,7 @@ async def test_beyond_60_a_minute_pings_are_slowed_and_all_answered(relay: Relay
         assert time.monotonic() - started >= 1.95
 
 
+@pytest.mark.slow
 async def test_beyond_30_a_minute_invalid_messages_are_slowed_and_all_answered(
     relay: RelayProcess,
 ) -> None:
@@ -260,6 +264,7 @@ async def test_connecting_again_does_not_reset_the_rate_limit(
     ("frame", "burst", "seconds"),
     [('{"type":"ping"}', 60, 1.0), ("{broken", 30, 2.0)],
 )
+@pytest.mark.slow
 async def test_connecting_again_does_not_reset_what_slows(
     relay: RelayProcess, frame: str, burst: int, seconds: float
 ) -> None:

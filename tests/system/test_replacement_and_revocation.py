@@ -149,6 +149,7 @@ async def _closed_at(client: Client) -> tuple[int, float]:
     return await client.closed(within=60), time.monotonic()
 
 
+@pytest.mark.slow
 async def test_a_token_that_expires_closes_both_sides_with_4003(relay: RelayProcess) -> None:
     started = time.monotonic()
     async with pair(relay.url, relay.token(expires_in_seconds=2)) as (phone, agent):

@@ -15,6 +15,8 @@ from tests.support.client import log_in
 from tests.support.process import RelayProcess
 from tests.terminal.phones import TOKEN, agent_at, endless, run, started
 
+pytestmark = pytest.mark.slow
+
 
 async def test_what_the_agent_says_went_wrong_is_named(relay: RelayProcess, tmp_path: Path) -> None:
     async def reply(message: ChatMessage) -> AsyncIterator[str]:

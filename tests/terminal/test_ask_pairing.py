@@ -12,6 +12,8 @@ from tests.support.field import FieldConnector
 from tests.support.process import RelayProcess
 from tests.terminal.phones import SECRET, TOKEN, agent_at, run
 
+pytestmark = pytest.mark.slow
+
 # Links
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from coralmux import BackendError, ChatMessage
 from tests.support.process import RelayProcess
 from tests.terminal.phones import agent_at, run, started
+
+pytestmark = pytest.mark.slow
 
 
 async def test_without_a_terminal_every_line_is_a_question(

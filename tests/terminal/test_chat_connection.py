@@ -12,6 +12,8 @@ from tests.support.field import FieldConnector
 from tests.support.process import RelayProcess, relay_process
 from tests.terminal.phones import PROMPT, agent_at, run, terminal
 
+pytestmark = pytest.mark.slow
+
 
 async def test_another_device_takes_the_place_and_connect_takes_it_back(
     relay: RelayProcess, tmp_path: Path

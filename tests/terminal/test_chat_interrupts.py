@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from coralmux import ChatMessage
 from tests.support.process import RelayProcess
 from tests.terminal.phones import PROMPT, agent_at, endless, terminal
+
+pytestmark = pytest.mark.slow
 
 
 async def test_ctrl_c_in_a_line_that_was_begun_empties_it(

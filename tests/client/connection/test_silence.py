@@ -8,6 +8,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 
+import pytest
 from websockets.asyncio.server import ServerConnection
 
 from coralmux.client.connection import Connecting, Disconnected, Received
@@ -22,6 +23,8 @@ from tests.client.connection.dialling import (
 )
 from tests.client.servers import ScriptedRelay, listening, say, scripted
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.slow
 
 
 async def test_a_relay_that_never_answers_auth_is_given_up() -> None:
