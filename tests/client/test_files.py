@@ -308,6 +308,7 @@ messages = st.lists(st.tuples(st.sampled_from(TYPES), hostile, st.floats(0, 400)
 
 
 @given(messages)
+@pytest.mark.slow
 def test_a_hostile_sender_gets_results_and_nothing_is_raised(given: list[Any]) -> None:
     inbox = Inbox(max_files=2)
     now = 0.0

@@ -84,6 +84,7 @@ async def test_a_reply_too_long_for_its_end_is_not_silent(shared_relay: RelayPro
         assert answer.text == "x" * 5_000_000
 
 
+@pytest.mark.slow
 async def test_a_quota_that_ends_before_the_last_word_is_told() -> None:
     agent = agent_for()
     used_up = asyncio.Event()
@@ -112,6 +113,7 @@ async def test_a_quota_that_ends_before_the_last_word_is_told() -> None:
             assert caught.value.ids == (answer.id,)
 
 
+@pytest.mark.slow
 async def test_a_result_that_the_quota_stops_is_told() -> None:
     agent = says("x")
 

@@ -193,6 +193,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(STEPS, max_size=60))
+@pytest.mark.slow
 def test_every_message_is_delivered_once_in_order_or_refused_by_name(
     steps: list[tuple[str, Role]],
 ) -> None:

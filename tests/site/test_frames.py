@@ -155,6 +155,7 @@ def expected(frames: list[Frame]) -> list[tuple[str, bytes]]:
 
 
 @given(frames=streams, at=places)
+@pytest.mark.slow
 def test_whatever_the_cuts_the_events_are_those_of_the_frames(
     frames: list[Frame], at: list[int]
 ) -> None:
@@ -163,6 +164,7 @@ def test_whatever_the_cuts_the_events_are_those_of_the_frames(
 
 
 @given(frames=streams)
+@pytest.mark.slow
 def test_byte_by_byte_is_the_same_as_at_once(frames: list[Frame]) -> None:
     data = b"".join(map(serialize, frames))[:2000]
     assert read([data[n : n + 1] for n in range(len(data))]) == read([data])
@@ -197,6 +199,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 @given(data=damaged(), at=places)
+@pytest.mark.slow
 def test_accepts_and_refuses_what_the_websockets_library_does(data: bytes, at: list[int]) -> None:
     oracle = Protocol(Side.SERVER, state=State.OPEN, max_size=LIMIT)
     oracle.receive_data(data)

@@ -148,6 +148,7 @@ async def test_connections_over_the_caps_are_accepted_and_closed_with_1013() -> 
 # 11. Guessing
 
 
+@pytest.mark.slow
 async def test_too_many_failed_attempts_of_an_address_get_4029_and_a_valid_token_gets_in() -> None:
     with relay_process(env={"CORALMUX_FAILED_ATTEMPTS_PER_HOUR": "3"}) as relay:
         token = relay.token()
@@ -184,6 +185,7 @@ async def test_the_status_endpoint_answers_404_for_what_is_no_token(relay: Relay
         assert name not in body["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_failed_guesses_at_the_status_endpoint_are_limited_by_address() -> None:
     env = {
         "CORALMUX_FAILED_ATTEMPTS_PER_HOUR": "3",
@@ -319,6 +321,7 @@ async def test_deleting_a_pairing_takes_the_admin_key_and_works_once(relay: Rela
     assert relay.http("DELETE", f"/api/v1/pair/{UNKNOWN}", admin=True)[0] == 404
 
 
+@pytest.mark.slow
 async def test_health_counts_connections_and_sessions() -> None:
     with relay_process() as relay:
         token = relay.token()

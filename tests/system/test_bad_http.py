@@ -198,6 +198,7 @@ async def _check_cap(relay: RelayProcess, cap: int) -> None:
     assert relay.metric('coralmux_refused_total{reason="TOO_MANY_CONNECTIONS"}') == 3
 
 
+@pytest.mark.slow
 async def test_forwarded_headers_of_an_untrusted_peer_do_not_get_around_the_cap() -> None:
     with relay_process(env={"CORALMUX_MAX_CONNECTIONS_PER_ADDRESS": "1"}) as relay:
         async with connect(relay.url):

@@ -367,6 +367,7 @@ async def test_resets_in_the_middle_of_everything_disturb_nobody(relay: RelayPro
             client.abort()
 
 
+@pytest.mark.slow
 async def test_a_reset_right_behind_data_is_noticed_at_once(relay: RelayProcess) -> None:
     """The data and the reset are there in the same turn of the relay's loop."""
     data = b"".join(frame(PING, b"%d" % n) for n in range(20))

@@ -30,6 +30,7 @@ async def test_a_replaced_connection_is_closed_at_once_with_4002(
             assert old.connection.close_reason
 
 
+@pytest.mark.slow
 async def test_the_end_of_a_replaced_connection_touches_only_itself(relay: RelayProcess) -> None:
     token = relay.token()
     async with log_in(relay.url, token, "agent") as agent, contextlib.AsyncExitStack() as stack:

@@ -93,6 +93,7 @@ async def test_a_relay_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "Nobody listens" in ended.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 async def test_silence_is_an_error_when_the_time_is_up(relay: RelayProcess, tmp_path: Path) -> None:
     async with agent_at(relay, endless) as (link, _):
         ended = await run(tmp_path, "--link", link.uri(), "ask", "hi", "--timeout", "1")

@@ -168,6 +168,7 @@ async def test_asking_right_at_the_stop_is_heard(relay: RelayProcess) -> None:
         assert await other.closed() == 4002
 
 
+@pytest.mark.slow
 async def test_a_replaced_agent_comes_back_after_its_pause_and_doubles_it(
     relay: RelayProcess,
 ) -> None:
