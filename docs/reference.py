@@ -78,7 +78,7 @@ def _entry(name: str, thing: Any) -> list[str]:
         for owner in reversed(thing.__mro__):
             if owner is thing or owner is Queries:
                 for member, value in vars(owner).items():
-                    lines += _member(member, value)
+                    lines += _member(owner.__name__, member, value)
     return lines
 
 
@@ -105,8 +105,12 @@ def _parameters(thing: Any) -> str:
     return re.sub(r"<function ([\w.]+) at [^>]*>", r"\1", str(shown))
 
 
-def _member(name: str, value: Any) -> list[str]:
-    if name.startswith("_"):
+# Public for their neighbours in the package only.
+INTERNAL = {"Phone": ("turn", "abandon", "exchange")}
+
+
+def _member(owner: str, name: str, value: Any) -> list[str]:
+    if name.startswith("_") or name in INTERNAL.get(owner, ()):
         return []
     if isinstance(value, property):
         return [f"- `.{name}`: {_inline(value.fget)}", ""] if value.__doc__ else []

@@ -79,11 +79,11 @@ class Agent:
         if relay is not None and token is not None:
             self.add(PairingLink(relay, token, secret))
         elif relay is not None or token is not None:
-            raise TypeError("relay and token go together")
+            raise TypeError("relay and token go together; a link is for Agent.from_link(link)")
 
     @classmethod
     def from_link(cls, *links: str | PairingLink, **arguments: Any) -> Agent:
-        """An agent for the pairings of these links. Raises LinkError."""
+        """An agent for the pairings of these links. Raises what `add` raises."""
         agent = cls(**arguments)
         for link in links:
             agent.add(link)
@@ -97,9 +97,11 @@ class Agent:
     def add(self, link: str | PairingLink) -> None:
         """Serve another phone, at once if the agent serves already.
 
-        Each phone has a pairing of its own. Raises LinkError, StoreError, or ValueError
-        for a token that is served already.
+        Each phone has a pairing of its own. Raises LinkError, StoreError, ValueError for a
+        token that is served already, or RuntimeError for an agent that was closed.
         """
+        if self._closed:
+            raise RuntimeError("the agent was closed and serves no more")
         parsed, served = self._find(link)
         if served is not None:
             raise ValueError("this pairing is served already; another phone needs another token")
@@ -109,7 +111,10 @@ class Agent:
             self._group.create_task(self._serve(pairing))
 
     async def remove(self, link: str | PairingLink) -> None:
-        """Serve this pairing no more. Raises LinkError, or ValueError if it is not served."""
+        """Serve this pairing no more. Raises LinkError, or ValueError if it is not served.
+
+        Serving ends with the last one: add the new one first.
+        """
         _, served = self._find(link)
         if served is None:
             raise ValueError("this pairing is not served")
@@ -196,7 +201,7 @@ class Agent:
         self._failure = None
         try:
             async with asyncio.TaskGroup() as self._group:
-                for pairing in self._pairings:
+                for pairing in list(self._pairings):
                     self._group.create_task(self._serve(pairing))
         finally:
             self._group = None
@@ -213,6 +218,10 @@ class Agent:
             pairing.tell(Stopped(CloseCode.NORMAL, str(error)))
         else:
             self._failure = pairing.channel.failure or self._failure
+        finally:
+            # It may be added again, once the reason is gone.
+            if pairing in self._pairings and not self._closed:
+                self._pairings.remove(pairing)
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Leave: running replies get so many seconds to end, new questions are refused."""

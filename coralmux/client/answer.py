@@ -27,6 +27,7 @@ from coralmux.client.errors import (
     PeerOffline,
     RelayRefused,
     ReplyIncomplete,
+    RequestTimeout,
 )
 from coralmux.client.exchange import Exchange
 from coralmux.client.file_messages import FileError
@@ -211,7 +212,7 @@ class _Asking:
                     except BaseException as error:
                         # After a time-out this also brings to light what was lost: the
                         # agent misses the question, or we its answer.
-                        if not isinstance(error, ClientError):
+                        if isinstance(error, RequestTimeout) or not isinstance(error, ClientError):
                             self._abandon(waiting)
                         if not isinstance(error, _AGENT_KNOWS):
                             self._give_up()

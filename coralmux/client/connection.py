@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 from random import Random
@@ -303,13 +304,14 @@ class Connection:
             raise RuntimeError("events() is being iterated already")
         self._iterated = True
         attempt = 0
+        warned = ""
         try:
             while not self._closing.is_set():
                 attempt += 1
                 yield Connecting(attempt)
                 try:
                     greeting = await self._open()
-                    attempt = 0
+                    attempt, warned = 0, ""
                     yield Connected(greeting)
                     while (live := self._live) is not None:
                         yield await live.receive()
@@ -330,7 +332,11 @@ class Connection:
                     await self._asked.wait()
                     self._backoff.reset()
                     continue
-                log.info(
+                # A warning once for each reason: without a word nobody would find it.
+                level = logging.WARNING if ended.cause != warned else logging.INFO
+                warned = ended.cause
+                log.log(
+                    level,
                     "%s: %s (code %d); again in %.1f s",
                     self._address.shown,
                     ended.cause,

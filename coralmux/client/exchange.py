@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 
 from coralmux.client.errors import (
@@ -35,8 +36,11 @@ class Exchange:
         self._bytes = 0
         self._failure: ClientError | None = None
         self._wake = asyncio.Event()
+        # When it was opened or something last came, in monotonic seconds.
+        self.touched = time.monotonic()
 
     def put(self, message: Opened) -> None:
+        self.touched = time.monotonic()
         if message.type == "chat.error":
             self.fail(_agent_error(message, self.id))
             return
@@ -89,7 +93,14 @@ class Exchanges:
         return exchange
 
     def close(self, exchange: Exchange) -> None:
-        self._open.pop(exchange.id, None)
+        if self._open.get(exchange.id) is exchange:
+            del self._open[exchange.id]
+
+    def abandon(self, exchange: Exchange) -> Exchange:
+        """What still comes for it goes here instead, to nobody."""
+        rest = self._open[exchange.id] = Exchange(exchange.id, exchange.types)
+        rest.touched = exchange.touched
+        return rest
 
     def put(self, message: Opened) -> bool:
         """Hand a message to whoever waits for it; whether anybody does."""

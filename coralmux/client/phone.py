@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,7 +27,7 @@ from coralmux.client.errors import (
 )
 from coralmux.client.exchange import Exchange, Exchanges
 from coralmux.client.messages import ChatDone, GroupMessage, Turn, read
-from coralmux.client.queries import Queries, T
+from coralmux.client.queries import REQUEST_SECONDS, Queries, T
 from coralmux.client.refusals import refusal
 from coralmux.client.store import Store
 from coralmux.client.transfers import Transfers
@@ -43,6 +44,9 @@ log = logging.getLogger("coralmux")
 # two pieces of it.
 SILENCE_SECONDS = 300.0
 READY_SECONDS = 30.0
+
+# Messages that an answer does not end with.
+_PARTS = ("chat.stream", "chat.tool_status")
 
 _UNTAKEN = {
     UNSEALED: (
@@ -72,7 +76,7 @@ class Phone(Queries):
 
     def __init__(
         self,
-        link: PairingLink,
+        link: str | PairingLink,
         *,
         name: str = "Phone",
         store: Store | None = None,
@@ -81,7 +85,7 @@ class Phone(Queries):
         **options: Any,
     ) -> None:
         self.channel = Channel(
-            link,
+            PairingLink.parse(link) if isinstance(link, str) else link,
             Role.PHONE,
             name=name,
             store=store,
@@ -104,7 +108,7 @@ class Phone(Queries):
     @classmethod
     def from_link(cls, link: str | PairingLink, **arguments: Any) -> Phone:
         """A phone for this link. Raises LinkError, StoreError."""
-        return cls(PairingLink.parse(link) if isinstance(link, str) else link, **arguments)
+        return cls(link, **arguments)
 
     @property
     def agent(self) -> PeerInfo | None:
@@ -238,19 +242,24 @@ class Phone(Queries):
             yield
 
     async def _end_of(self, exchange: Exchange) -> None:
-        """Wait for an answer to end, or to be silent for too long.
+        """Wait for an answer to end, or to have been silent for too long.
 
         Raises RequestTimeout while it still goes on after SILENCE_SECONDS: what comes of
         it must not be taken for the answer to the next question.
         """
-        began = False
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                with contextlib.suppress(ClientError):
-                    while (await exchange.next(None)).type != "chat.done":
-                        began = True
-        except TimeoutError:
-            if began:
+        patience = SILENCE_SECONDS if "chat.done" in exchange.types else REQUEST_SECONDS
+        until = time.monotonic() + SILENCE_SECONDS
+        last = False
+        while not last:
+            silent_at = exchange.touched + patience
+            try:
+                async with asyncio.timeout(min(silent_at, until) - time.monotonic()):
+                    last = (await exchange.next(None)).type not in _PARTS
+            except ClientError:
+                return
+            except TimeoutError:
+                if silent_at <= until:
+                    return
                 raise RequestTimeout(
                     "The agent still answers the question before, which nobody listens to any "
                     "more, and version 1 can cancel none. Ask again when it is done."
@@ -263,7 +272,7 @@ class Phone(Queries):
         next question waits for its end.
         """
         if self.channel.version == 1:
-            self._abandoned = exchange
+            self._abandoned = self._exchanges.abandon(exchange)
 
     @contextlib.contextmanager
     def exchange(self, id: str, *types: str) -> Generator[Exchange, None, None]:
@@ -275,8 +284,7 @@ class Phone(Queries):
         finally:
             if self._unanswered is exchange:
                 self._unanswered = None
-            if exchange is not self._abandoned:
-                self._exchanges.close(exchange)
+            self._exchanges.close(exchange)
 
     # Requests.
 
@@ -297,7 +305,11 @@ class Phone(Queries):
                 with self.exchange(id, result) as waiting:
                     self.channel.send(type, payload, id=id, on_failure=waiting.fail)
                     asked = True
-                    message = await waiting.next(None)
+                    try:
+                        message = await waiting.next(None)
+                    except asyncio.CancelledError:
+                        self.abandon(waiting)
+                        raise
         except TimeoutError:
             if asked:
                 raise RequestTimeout(
@@ -315,6 +327,9 @@ class Phone(Queries):
         except AgentError as error:
             if error.code == PeerCode.E2E_REQUIRED and self.channel.version == 2:
                 raise meddled(error, "look before you ask again.") from None
+            raise
+        except ClientError as error:
+            error.ids = error.ids or (id,)
             raise
         if message.type != result:
             raise InvalidAnswer(

@@ -104,6 +104,8 @@ class Reply:
         if cancelled:
             payload["cancelled"] = True
         await self._take_turn()
+        if self._unheard:
+            return
         self._channel.insist("chat.done", payload | self._ref, on_failure=self._end_refused)
 
     async def failed(self, code: str, message: str) -> None:

@@ -125,8 +125,11 @@ async def _status(chat: Chat, argument: str) -> None:
 async def _connect(chat: Chat, argument: str) -> None:
     if chat.phone.channel.ready:
         chat.notes.say("The agent is connected already.")
-    else:
-        chat.phone.reconnect()
+        return
+    chat.phone.reconnect()
+    if chat.phone.channel.failure is not None:
+        # It is over for good, and coming back was not even tried.
+        chat.notes.say(of_error(chat.phone.channel.failure))
 
 
 _COMMANDS: dict[str, Callable[[Chat, str], Awaitable[None]]] = {

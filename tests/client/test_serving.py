@@ -267,3 +267,28 @@ async def test_a_phone_that_takes_no_files_is_sent_none(
         with pytest.raises(coralmux.AgentError, match="cannot take"):
             await answer
         assert answer.text == "begin"
+
+
+async def test_a_pairing_that_ended_can_be_added_again(shared_relay: RelayProcess) -> None:
+    good, bad = new_link(shared_relay), new_link(shared_relay)
+    disk = FullDisk(bad.token)
+    agent = echo(agent_for(good, bad, store=disk))
+    async with asyncio.timeout(SOON), serving(agent), phone_for(bad) as bob:
+        with pytest.raises(coralmux.PeerOffline):
+            await bob.ask("anybody?", timeout=1)
+        assert agent.pairings == [good]
+        disk.token = ""
+        agent.add(bad)
+        assert await bob.ask("now?") == "now?"
+
+
+async def test_a_closed_agent_takes_no_pairing(shared_relay: RelayProcess) -> None:
+    agent = echo(agent_for())
+    await agent.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        agent.add(new_link(shared_relay))
+
+
+def test_a_link_in_the_wrong_place_is_told_where_it_belongs() -> None:
+    with pytest.raises(TypeError, match=r"Agent\.from_link"):
+        coralmux.Agent("https://relay.example.com/phone#token=oc_pair_1")

@@ -209,3 +209,44 @@ async def test_an_answer_that_nobody_hears_and_that_does_not_end_is_not_waited_f
         assert len(relay.sent(Role.PHONE, "chat.send")) == 1
         done.set()
         assert await both.phone.ask("third") == "third end"
+
+
+async def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones(
+    shared_relay: RelayProcess,
+) -> None:
+    agent, phone = pairing(shared_relay)
+    go = asyncio.Event()
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        if message.text == "slow":
+            await go.wait()
+        return "to " + message.text
+
+    async with asyncio.timeout(SOON), serving(agent), phone:
+        with pytest.raises(coralmux.RequestTimeout):
+            await phone.ask("slow", timeout=0.5)
+        asking = asyncio.create_task(phone.ask("next")._whole())
+        await asyncio.sleep(0.1)
+        go.set()
+        assert await asking == "to next"
+
+
+async def test_an_error_that_comes_too_late_is_not_taken_for_the_next_questions(
+    shared_relay: RelayProcess,
+) -> None:
+    agent, phone = pairing(shared_relay)
+    go = asyncio.Event()
+
+    @agent.on("system.status")
+    async def status(request: coralmux.Request) -> dict[str, Any]:
+        await go.wait()
+        raise coralmux.BackendError("no status")
+
+    async with asyncio.timeout(SOON), serving(agent), phone:
+        with pytest.raises(coralmux.RequestTimeout):
+            await phone.system_status(timeout=0.5)
+        asking = asyncio.create_task(phone.ask("next")._whole())
+        await asyncio.sleep(0.1)
+        go.set()
+        assert await asking == "next"

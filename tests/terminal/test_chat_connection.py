@@ -47,6 +47,8 @@ async def test_a_revoked_pairing_is_told_and_ends_with_its_status(
         status, _ = relay.http("DELETE", f"/api/v1/pair/{link.token}", admin=True)
         assert status == 204
         await there.expect("revoked or has expired", "/quit leaves")
+        at = there.type("/connect\r")
+        await there.expect("revoked or has expired", after=at)
         there.type("/quit\r")
         assert await there.ended() == 2
 
