@@ -20,6 +20,7 @@ from tests.client.connection.dialling import (
     connection_to,
     envelope,
     failure,
+    watching,
 )
 from tests.client.servers import ScriptedRelay, listening, scripted
 from tests.support.process import free_port
@@ -50,6 +51,15 @@ async def test_a_refused_connection_says_so() -> None:
         "connection refused"
         in (await failure(connection_to(f"ws://127.0.0.1:{free_port()}/ws"))).cause
     )
+
+
+async def test_each_new_reason_is_a_warning_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="coralmux")
+    async with watching(connection_to(f"ws://127.0.0.1:{free_port()}/ws")) as events:
+        for _ in range(3):
+            await events.until(Disconnected)
+    levels = [record.levelname for record in caplog.records if "refused" in record.message]
+    assert levels == ["WARNING", "INFO", "INFO"]
 
 
 async def test_a_name_with_several_addresses_that_refuse_says_so() -> None:
