@@ -212,8 +212,9 @@ class _Asking:
                     except BaseException as error:
                         # After a time-out this also brings to light what was lost: the
                         # agent misses the question, or we its answer.
-                        if isinstance(error, RequestTimeout) or not isinstance(error, ClientError):
-                            self._abandon(waiting)
+                        overdue = isinstance(error, RequestTimeout)
+                        if overdue or not isinstance(error, ClientError):
+                            self._abandon(waiting, overdue=overdue)
                         if not isinstance(error, _AGENT_KNOWS):
                             self._give_up()
                         raise
@@ -234,9 +235,9 @@ class _Asking:
             with contextlib.suppress(ClientError):
                 self._phone.channel.send("file.cancel", {"file_id": file_id})
 
-    def _abandon(self, waiting: Exchange) -> None:
+    def _abandon(self, waiting: Exchange, *, overdue: bool = False) -> None:
         if not self._ended:
-            self._phone.abandon(waiting)
+            self._phone.abandon(waiting, overdue=overdue)
 
     async def _unless_cancelled(self, preparing: Coroutine[Any, Any, T]) -> T | None:
         """What it returns, or None where `cancel` came in between."""

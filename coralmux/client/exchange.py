@@ -100,6 +100,7 @@ class Exchanges:
         """What still comes for it goes here instead, to nobody."""
         rest = self._open[exchange.id] = Exchange(exchange.id, exchange.types)
         rest.touched = exchange.touched
+        rest._came, rest._bytes = exchange._came, exchange._bytes
         return rest
 
     def put(self, message: Opened) -> bool:

@@ -27,7 +27,7 @@ from coralmux.client.errors import (
 )
 from coralmux.client.exchange import Exchange, Exchanges
 from coralmux.client.messages import ChatDone, GroupMessage, Turn, read
-from coralmux.client.queries import REQUEST_SECONDS, Queries, T
+from coralmux.client.queries import Queries, T
 from coralmux.client.refusals import refusal
 from coralmux.client.store import Store
 from coralmux.client.transfers import Transfers
@@ -44,6 +44,9 @@ log = logging.getLogger("coralmux")
 # two pieces of it.
 SILENCE_SECONDS = 300.0
 READY_SECONDS = 30.0
+
+# Seconds that the next question of version 1 waits for an answer that is overdue.
+LATE_SECONDS = 2.0
 
 # Messages that an answer does not end with.
 _PARTS = ("chat.stream", "chat.tool_status")
@@ -99,6 +102,7 @@ class Phone(Queries):
         self._on_group_message = on_group_message
         self._one_at_a_time = asyncio.Lock()
         self._abandoned: Exchange | None = None
+        self._patience = SILENCE_SECONDS
         self._unanswered: Exchange | None = None  # the last one, until something comes
         self._task: asyncio.Task[None] | None = None
         self._cause = "The relay has not answered yet."
@@ -247,11 +251,10 @@ class Phone(Queries):
         Raises RequestTimeout while it still goes on after SILENCE_SECONDS: what comes of
         it must not be taken for the answer to the next question.
         """
-        patience = SILENCE_SECONDS if "chat.done" in exchange.types else REQUEST_SECONDS
         until = time.monotonic() + SILENCE_SECONDS
         last = False
         while not last:
-            silent_at = exchange.touched + patience
+            silent_at = exchange.touched + self._patience
             try:
                 async with asyncio.timeout(min(silent_at, until) - time.monotonic()):
                     last = (await exchange.next(None)).type not in _PARTS
@@ -265,14 +268,18 @@ class Phone(Queries):
                     "more, and version 1 can cancel none. Ask again when it is done."
                 ) from None
 
-    def abandon(self, exchange: Exchange) -> None:
+    def abandon(self, exchange: Exchange, *, overdue: bool = False) -> None:
         """Nobody listens to this answer any more.
 
         In version 1 its rest still comes, and is not to be taken for the next one's: the
-        next question waits for its end.
+        next question waits for its end. One that is `overdue` may be lost as well, and is
+        waited for only a little longer.
         """
         if self.channel.version == 1:
             self._abandoned = self._exchanges.abandon(exchange)
+            self._patience = LATE_SECONDS if overdue else SILENCE_SECONDS
+            if overdue:
+                self._abandoned.touched = time.monotonic()
 
     @contextlib.contextmanager
     def exchange(self, id: str, *types: str) -> Generator[Exchange, None, None]:
@@ -308,7 +315,7 @@ class Phone(Queries):
                     try:
                         message = await waiting.next(None)
                     except asyncio.CancelledError:
-                        self.abandon(waiting)
+                        self.abandon(waiting, overdue=True)
                         raise
         except TimeoutError:
             if asked:
