@@ -145,3 +145,14 @@ async def test_the_end_of_a_session_names_each_request() -> None:
         with pytest.raises(coralmux.ConnectionLost, match="gone") as caught:
             await one.next(SOON)
         assert caught.value.ids == (one.id,)
+
+
+async def test_what_had_come_for_an_abandoned_answer_is_not_lost() -> None:
+    exchanges = Exchanges(1)
+    left = exchanges.open("one", "chat.stream", "chat.done")
+    exchanges.put(Opened("chat.done", "x", {"full_text": "end"}, sealed=True))
+    rest = exchanges.abandon(left)
+    exchanges.close(left)
+    assert (await rest.next(1)).type == "chat.done"
+    exchanges.put(Opened("chat.stream", "y", {"delta": "late"}, sealed=True))
+    assert (await rest.next(1)).type == "chat.stream"
