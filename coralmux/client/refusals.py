@@ -5,6 +5,7 @@ from __future__ import annotations
 from coralmux.client.errors import ClientError, PeerOffline, RelayRefused
 from coralmux.e2e.events import Hint
 from coralmux.protocol import ErrorCode
+from coralmux.text import duration
 
 
 def refusal(hint: Hint) -> ClientError:
@@ -30,12 +31,3 @@ def refusal(hint: Hint) -> ClientError:
     }
     text = texts.get(hint.code, "The relay did not take the message. Bring both ends up to date.")
     return RelayRefused(text, code=hint.code, retry_after_ms=after, ids=ids)
-
-
-def duration(seconds: float) -> str:
-    """A time for people: "7 s", "5 min", "3 h"."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{round(seconds / 3600)} h"

@@ -35,6 +35,10 @@ class BackendError(Exception):
     """
 
 
+class Unsupported(BackendError):
+    """Raised by a handler for what this agent does not offer; the text is shown as it is."""
+
+
 @dataclass(slots=True)
 class ChatMessage:
     """A question. `usage` may be filled by the handler, and goes out with the answer's end."""

@@ -23,6 +23,7 @@ from coralmux.client.requests import (
     ChatMessage,
     Request,
     RequestHandler,
+    Unsupported,
 )
 from coralmux.client.store import Store
 from coralmux.client.transfers import OnFile, Transfers
@@ -340,6 +341,8 @@ class Serving:
             )
         except NotConnected:
             pass
+        except Unsupported as error:
+            self._refuse(message.id, PeerCode.UNSUPPORTED, str(error))
         except (BackendError, ClientError) as error:
             self._refuse(message.id, ErrorCode.BACKEND_ERROR, str(error))
         except Exception as error:

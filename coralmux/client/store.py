@@ -8,25 +8,20 @@ file for each token and never shows a reader half of one.
 from __future__ import annotations
 
 import base64
-import contextlib
 import copy
 import errno
 import hashlib
 import hmac
-import logging
 import os
-import secrets
-import stat
 import sys
-import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
 
+from coralmux import private_files
 from coralmux.client.errors import ClientError
 from coralmux.e2e.events import Secrets
 from coralmux.protocol import Role
@@ -34,12 +29,6 @@ from coralmux.protocol.limits import SEEN_IDS
 
 _SECRET_BYTES = 32
 _VERSION = 1
-# Seconds after which a temporary file is what a killed process left behind. Another
-# process's write of a few kilobytes does not take as long.
-_LEFT_BEHIND_SECONDS = 600
-_POSIX = os.name == "posix"
-
-logger = logging.getLogger(__name__)
 
 
 class StoreError(ClientError):
@@ -155,7 +144,7 @@ class FileStore:
         """What was saved last. A file that others may read is closed to them, with a warning."""
         path = self._path(token)
         try:
-            content = _read_private(path)
+            content = private_files.read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -180,9 +169,8 @@ class FileStore:
         path = self._path(token)
         content = _encode(state)
         try:
-            self._make_directory()
-            self._sweep(path, older_than=_LEFT_BEHIND_SECONDS)
-            _replace(path, content)
+            private_files.make_directory(self.directory)
+            private_files.replace(path, content)
         except OSError as error:
             raise _failed(path, "cannot be written", error) from error
 
@@ -190,37 +178,13 @@ class FileStore:
         """Delete the file, and what a killed process left of it."""
         path = self._path(token)
         try:
-            path.unlink(missing_ok=True)
-            self._sweep(path, older_than=0)
-            _sync_directory(self.directory)
-        except FileNotFoundError:
-            return
+            private_files.delete(path)
         except OSError as error:
             raise _failed(path, "cannot be deleted", error) from error
 
     def _path(self, token: str) -> Path:
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
         return self.directory / f"{digest[:32]}.json"
-
-    def _make_directory(self) -> None:
-        # A directory that is already there is its owner's business: it may be one
-        # that others have to get into. The files in it are closed in any case.
-        if self.directory.is_dir():
-            return
-        self.directory.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            self.directory.mkdir(mode=0o700)
-            # A umask can take away the owner's own rights.
-            self.directory.chmod(0o700)
-        if not self.directory.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-
-    def _sweep(self, path: Path, *, older_than: float) -> None:
-        """Delete temporary files, with a secret in each, that killed processes left."""
-        for left in self.directory.glob(f".{path.name}.*"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - left.lstat().st_mtime >= older_than:
-                    left.unlink()
 
 
 def load_own(store: Store, token: str, role: Role) -> PairingState | None:
@@ -349,59 +313,3 @@ def _bytes(text: str) -> bytes:
     if len(secret) != _SECRET_BYTES or _text(secret) != text:
         raise ValueError
     return secret
-
-
-def _read_private(path: Path) -> bytes:
-    # Without O_NONBLOCK the opening of a pipe would wait for its writer.
-    with open(path, "rb", opener=_opener("O_NOFOLLOW", "O_NONBLOCK")) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
-        if _POSIX and about.st_mode & 0o077:
-            closed = False
-            with contextlib.suppress(OSError):
-                os.fchmod(file.fileno(), 0o600)
-                closed = True
-            logger.warning(
-                "%s: other users could read this pairing's secret; %s",
-                path,
-                "the file is closed to them now"
-                if closed
-                else "close the file to them (chmod 600)",
-            )
-        return file.read()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "xb", opener=_opener("O_NOFOLLOW")) as file:
-            if _POSIX:
-                # A umask can take away the owner's own rights.
-                os.fchmod(file.fileno(), 0o600)
-            file.write(content)
-            file.flush()
-            # The name must not reach the disk before the content does.
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    if not _POSIX:
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _opener(*names: str) -> Callable[[str, int], int]:
-    """Open with these flags too, as far as the platform has them, and for the owner alone."""
-    more = sum(int(getattr(os, name, 0)) for name in names)
-    return lambda path, flags: os.open(path, flags | more, 0o600)

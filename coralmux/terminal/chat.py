@@ -33,8 +33,8 @@ from coralmux.terminal.words import (
     Reports,
     exit_status,
     of_error,
-    one_line,
 )
+from coralmux.text import one_line
 
 
 async def chat(

@@ -19,7 +19,13 @@ from coralmux.terminal import pairing
 from coralmux.terminal.ask import Question, ask
 from coralmux.terminal.pictures import load
 from coralmux.terminal.standard_input import StandardInput, TooMuchInput
-from coralmux.terminal.words import FAILED, INTERRUPTED, discreet, exit_status, of_error, one_line
+from coralmux.terminal.words import (
+    FAILED,
+    INTERRUPTED,
+    exit_status,
+    of_error,
+)
+from coralmux.text import discreet, one_line
 
 _HELP = """\
 Talk to your AI agent from a terminal, end-to-end encrypted through a relay.

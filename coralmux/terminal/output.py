@@ -15,7 +15,7 @@ from typing import TextIO
 
 from rich.cells import set_cell_size
 
-from coralmux.terminal.words import discreet, one_line, without_controls
+from coralmux.text import discreet, one_line, without_controls
 
 # Tools that one line has room for.
 _TOOLS = 6

@@ -17,7 +17,7 @@ from coralmux.client.attachments import (
 )
 from coralmux.protocol.limits import MAX_FILE_BYTES
 from coralmux.terminal.output import Notes
-from coralmux.terminal.words import one_line
+from coralmux.text import one_line
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

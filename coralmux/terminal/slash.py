@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 from coralmux.client.attachments import Attachment, megabytes
 from coralmux.client.errors import AgentError
 from coralmux.client.messages import HistoryEntry, SystemStatus
-from coralmux.client.refusals import duration
 from coralmux.terminal.pictures import load, save_all
 from coralmux.terminal.prompt import Leave
-from coralmux.terminal.words import of_agent, of_error, of_proof, one_line, without_controls
+from coralmux.terminal.words import (
+    of_agent,
+    of_error,
+    of_proof,
+)
+from coralmux.text import duration, one_line, without_controls
 
 if TYPE_CHECKING:
     from coralmux.terminal.chat import Chat

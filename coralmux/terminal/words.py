@@ -6,48 +6,23 @@ from anybody; a terminal obeys what it is sent, so none of it goes there unfilte
 
 from __future__ import annotations
 
-import re
 import urllib.parse
 
 from coralmux.client import connection as wire
 from coralmux.client.channel import AnyEvent
 from coralmux.client.errors import AgentError, PairingRefused, Stopped
-from coralmux.client.refusals import duration
 from coralmux.e2e import events as e2e
 from coralmux.e2e.errors import Failure
 from coralmux.e2e.events import PeerInfo
 from coralmux.e2e.legacy import UNREADABLE, UNSEALED
 from coralmux.e2e.link import LinkError, PairingLink
 from coralmux.protocol.close_codes import CloseCode
+from coralmux.text import discreet, duration, one_line
 
 DONE, FAILED, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
-_LONGEST_LINE = 2000
-
-# C0 without tab and line feed, DEL, and C1: a terminal in UTF-8 obeys those as well.
-_CONTROLS = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)))
-
-# A link's values, and a token as relays make them, wherever they stand in a text.
-_CONFIDENTIAL = re.compile(r"((?:token|psk)=)[^&#\s'\")]{4,}|oc_pair_\w+", re.IGNORECASE)
-
 # Ends of a session that are told otherwise, or that concern nobody.
 _QUIET_ENDS = frozenset({Failure.CONNECTION_ENDED, Failure.SUPERSEDED})
-
-
-def without_controls(text: str) -> str:
-    """Text as a terminal may have it: no control character but line feed and tab."""
-    return text.translate(_CONTROLS)
-
-
-def one_line(text: str) -> str:
-    """Text of others for the middle of a line of ours: printable, and no longer than fits."""
-    kept = "".join(c if c.isprintable() else " " for c in text[:_LONGEST_LINE])
-    return " ".join(kept.split())
-
-
-def discreet(text: str) -> str:
-    """A text without whatever in it may be a token or a secret."""
-    return _CONFIDENTIAL.sub(lambda found: f"{found[1] or ''}…", text)
 
 
 def host(link: PairingLink) -> str:

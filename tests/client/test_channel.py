@@ -17,10 +17,10 @@ import coralmux
 from coralmux.client import connection as wire
 from coralmux.client.channel import Channel
 from coralmux.client.errors import MessageTooLarge
-from coralmux.client.refusals import duration
 from coralmux.client.store import Store
 from coralmux.e2e import events as e2e
 from coralmux.protocol import Role
+from coralmux.text import duration
 from tests.client.meeting import (
     TIMERS,
     Events,

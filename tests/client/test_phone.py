@@ -164,6 +164,19 @@ async def test_a_request_without_a_handler_is_unsupported(
         assert len(caught.value.ids) == 1
 
 
+async def test_a_handler_may_say_itself_what_it_does_not_offer(shared_relay: RelayProcess) -> None:
+    agent = plain_agent()
+
+    @agent.on("memory.search")
+    async def handle(request: coralmux.Request) -> dict[str, Any]:
+        raise coralmux.Unsupported("There is no memory here.")
+
+    async with meeting(shared_relay, agent) as phone:
+        with pytest.raises(coralmux.AgentError, match="There is no memory here") as caught:
+            await phone.search_memory("x")
+        assert caught.value.code == "UNSUPPORTED"
+
+
 @requests
 async def test_a_request_that_is_not_answered_in_time_says_so(
     shared_relay: RelayProcess, type: str

@@ -21,12 +21,10 @@ from coralmux.e2e.events import PeerInfo
 from coralmux.e2e.link import LinkError, PairingLink
 from coralmux.terminal.words import (
     Reports,
-    discreet,
     exit_status,
     of_error,
-    one_line,
-    without_controls,
 )
+from coralmux.text import discreet, one_line, without_controls
 
 TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
 LINK = PairingLink.new("wss://relay.example.com/ws", TOKEN)

@@ -1,0 +1,64 @@
+"""Finding backends by name, and what is said of those that cannot be had."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from coralmux.bridge import Backend, Place, backends
+from coralmux.bridge.backends import BackendUnusable, find, make, names
+
+
+def test_an_unknown_backend_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(BackendUnusable, match=r"no backend 'ollama'.*echo.*openai"):
+        find("ollama")
+
+
+def test_a_setting_that_a_backend_does_not_know_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BackendUnusable, match=r"\[echo\] has no setting 'modle'"):
+        make("echo", {"modle": "x"}, Place(tmp_path))
+
+
+def entry(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    point = metadata.EntryPoint("parrot", value, backends.GROUP)
+    real = metadata.entry_points
+
+    def entry_points(**wanted: str) -> metadata.EntryPoints:
+        return metadata.EntryPoints([*real(group=wanted["group"]), point]).select(**wanted)
+
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+
+
+class Parrot(Backend):
+    needs = ("a_module_that_nobody_has.inside",)
+    install = ("parrot[all]",)
+
+
+def test_a_backend_of_somebody_else_is_found_by_its_entry_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry(monkeypatch, f"{__name__}:Parrot")
+    assert "parrot" in names()
+    assert find("parrot") is Parrot
+
+
+def test_a_backend_that_lacks_something_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry(monkeypatch, f"{__name__}:Parrot")
+    with pytest.raises(BackendUnusable, match=r"Type: pip install 'parrot\[all\]'"):
+        make("parrot", {}, Place(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [("pathlib:Path", "is no coralmux.bridge.Backend"), ("nowhere_at_all:X", "cannot be loaded")],
+)
+def test_an_entry_point_that_leads_nowhere_is_explained(
+    monkeypatch: pytest.MonkeyPatch, value: str, why: str
+) -> None:
+    entry(monkeypatch, value)
+    with pytest.raises(BackendUnusable, match=why):
+        find("parrot")
