@@ -20,6 +20,7 @@ from django.conf import settings
 from twisted.internet import defer, reactor
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
+from twisted.web import http
 
 from coralmux.protocol.close_codes import CloseCode
 from coralmux_site.flow import FlowSocket, FlowTimers
@@ -149,6 +150,8 @@ class RelayServer(Server):  # type: ignore[misc]
         """Daphne's `send` of an application, which here waits for a slow client."""
         if isinstance(protocol, RelayRequest):
             await protocol.room()
+            # By it `coralmux-agent check` finds a clock that is wrong.
+            protocol.setHeader(b"date", http.datetimeToString())
         await super().handle_reply(protocol, message)
 
     # Timers
