@@ -102,8 +102,9 @@ class Backend:
     Settings: ClassVar[type[msgspec.Struct]] = NoSettings
     needs: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[tuple[str, ...]] = ()
-    # Whether `history` of a question is wanted: not by backends that keep their own.
-    wants_history: ClassVar[bool] = True
+    # Whether `history` of a question is wanted: not by backends that keep their own. May be
+    # set by `start`, where it depends on what is found.
+    wants_history: bool = True
 
     def __init__(self, settings: Any, place: Place) -> None:
         self.settings = settings
