@@ -1,0 +1,330 @@
+"""`coralmux-agent run`: a backend, an agent for all phones, and the signals that end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from coralmux import (
+    Agent,
+    BackendError,
+    ClientError,
+    FileStore,
+    PairingLink,
+    Stopped,
+    StoreError,
+    events,
+)
+from coralmux.bridge import backends
+from coralmux.bridge.backend import Backend, Place
+from coralmux.bridge.backends import BackendUnusable
+from coralmux.bridge.config import Config, ConfigError
+from coralmux.bridge.conversations import Conversations, phone_key
+from coralmux.bridge.logs import Log
+from coralmux.bridge.phones import PairedPhone
+from coralmux.bridge.reports import Reports
+from coralmux.bridge.running import AlreadyRunning, alone
+from coralmux.bridge.seen import Seen
+from coralmux.bridge.service import Service
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+# Seconds between two looks at the config.
+_WATCH_SECONDS = 1.0
+
+# Seconds that is waited at the end for what was left behind.
+_LEAVE_SECONDS = 3.0
+
+
+def run(
+    config: Config,
+    *,
+    links: Sequence[PairingLink] = (),
+    log_json: bool = False,
+    quiet: bool = False,
+    reload: Callable[[], Config] | None = None,
+) -> int:
+    """Serve the config's phones, or `links` instead, until SIGTERM or Ctrl-C; the exit status.
+
+    With `reload`, which may raise ConfigError, phones are taken on and let go as the config's
+    file changes.
+    """
+    log = Log(as_json=log_json, quiet=quiet)
+    try:
+        with log.library(), alone(config.directory):
+            return asyncio.run(_Daemon(config, links, log, reload).run())
+    except AlreadyRunning:
+        log.warn(
+            f"An agent runs on {config.directory} already. Stop it first, or give this one "
+            "a directory of its own by --data-dir."
+        )
+    except OSError as error:
+        log.warn(f"{error.filename}: {error.strerror}." if error.filename else str(error))
+    return FAILED
+
+
+class _Daemon:
+    def __init__(
+        self,
+        config: Config,
+        links: Sequence[PairingLink],
+        log: Log,
+        reload: Callable[[], Config] | None,
+    ) -> None:
+        self._config = config
+        self._log = log
+        self._reload = None if links else reload
+        self._phones = _named(links, config) if links else list(config.phones)
+        self._store = FileStore(config.directory / "pairings")
+        self._seen = Seen(config.directory)
+        self._conversations = Conversations(
+            config.directory / "conversations", turns=config.history_turns, say=log.warn
+        )
+        self._reports = Reports(log, self._name)
+        self._agent = Agent(name=config.name, store=self._store, finish_unheard=True)
+        self._service: Service
+        self._main: asyncio.Task[int] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+
+    async def run(self) -> int:
+        place = Place(
+            self._config.directory / "backends" / self._config.backend,
+            self._config.name,
+            lambda text: self._log.tell("backend", text),
+        )
+        try:
+            backend = backends.make(self._config.backend, self._config.settings, place)
+        except BackendUnusable as error:
+            self._log.tell("refused", str(error), warning=True)
+            return REFUSED
+        self._main = asyncio.create_task(self._serve(backend))
+        with _signals(self._leave):
+            status = FAILED
+            with contextlib.suppress(asyncio.CancelledError):
+                status = await self._main
+        await self._end(status)
+        return status
+
+    # The life of it.
+
+    async def _serve(self, backend: Backend) -> int:
+        config = self._config
+        self._service = Service(
+            backend,
+            self._conversations,
+            self._reports,
+            silence_seconds=config.silence_seconds,
+            system_status=config.system_status,
+            say=self._log.warn,
+        )
+        self._service.attach(self._agent)
+        self._agent.on_event(self._event)
+        try:
+            if not await self._started(backend):
+                return FAILED
+            for phone in self._phones:
+                self._take_on(phone)
+            self._log.tell(
+                "serving",
+                f"{config.name} answers {_phones(len(self._phones))} by the backend "
+                f"{config.backend}. Ctrl-C ends it.",
+                backend=config.backend,
+                phones=len(self._phones),
+            )
+            return await self._until_left()
+        except asyncio.CancelledError:
+            # Asked twice to leave: what still runs has had its time.
+            await self._agent.close()
+            return DONE
+        finally:
+            await self._service.close()
+            await _within(backend.stop())
+            with contextlib.suppress(OSError):
+                self._seen.write()
+
+    async def _started(self, backend: Backend) -> bool:
+        try:
+            await backend.start()
+        except BackendError as error:
+            self._log.warn(str(error))
+        except Exception as error:
+            # Its text may hold anything.
+            self._log.warn(f"The backend {self._config.backend} failed ({type(error).__name__}).")
+        else:
+            return True
+        return False
+
+    async def _until_left(self) -> int:
+        watching = asyncio.create_task(self._watch())
+        try:
+            while self._agent.pairings and self._leaving is None:
+                # Ends with the last pairing; meanwhile another may have been taken on.
+                await self._agent.serve()
+        except Stopped as error:
+            self._log.tell("ended", f"{error} No phone is left to serve.", warning=True)
+            return REFUSED
+        except ClientError as error:
+            self._log.warn(str(error))
+            return FAILED
+        finally:
+            watching.cancel()
+        if self._leaving is not None:
+            await self._leaving
+            self._log.tell("left", "Left.")
+            return DONE
+        self._log.tell("ended", "No phone is left to serve. coralmux-agent pair adds one.")
+        return REFUSED
+
+    def _leave(self) -> None:
+        """Asked to leave; asked again, leave at once."""
+        if self._main is None or self._main.done():
+            return
+        if self._leaving is not None:
+            self._main.cancel()
+            return
+        seconds = self._config.drain_seconds
+        running = self._service.running
+        if running and seconds:
+            self._log.tell(
+                "leaving",
+                f"Leaving; {_answers(running)} may end first, {seconds:g} s at most. "
+                "Ctrl-C again leaves at once.",
+                answers=running,
+            )
+        else:
+            self._log.tell("leaving", "Leaving.", answers=running)
+        self._leaving = asyncio.create_task(self._agent.close(drain_seconds=seconds))
+
+    async def _end(self, status: int) -> None:
+        """End the process where something would keep it from ending."""
+        loop = asyncio.get_running_loop()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        threads = loop.create_task(loop.shutdown_default_executor())
+        _, stubborn = await asyncio.wait({*left, threads}, timeout=_LEAVE_SECONDS)
+        ours = threading.main_thread()
+        if stubborn or any(not t.daemon and t is not ours for t in threading.enumerate()):
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(status)
+
+    # Phones.
+
+    def _name(self, link: PairingLink) -> str:
+        return next((p.name for p in self._phones if p.link.token == link.token), "A phone")
+
+    def _take_on(self, phone: PairedPhone) -> None:
+        try:
+            self._agent.add(phone.link)
+        except StoreError as error:
+            self._log.tell("refused", f"{phone.name}: {error}", warning=True, phone=phone.name)
+
+    async def _let_go(self, phone: PairedPhone) -> None:
+        unpaired = not await asyncio.to_thread(self._is_kept, phone)
+        with contextlib.suppress(ValueError):
+            await self._agent.remove(phone.link)
+        self._reports.forget(phone.link)
+        if unpaired:
+            # The end of the connection has written it once more.
+            await asyncio.to_thread(self._store.forget, phone.link.token)
+
+    def _is_kept(self, phone: PairedPhone) -> bool:
+        try:
+            return self._store.load(phone.link.token) is not None
+        except StoreError:
+            return True
+
+    def _event(self, link: PairingLink, event: object) -> None:
+        self._reports.event(link, event)
+        if isinstance(event, events.Established):
+            key, name = phone_key(link.token), self._name(link)
+            self._seen.mark(key, name, verified=event.peer.verified, protocol=event.peer.protocol)
+
+    # The config.
+
+    async def _watch(self) -> None:
+        seen = _stamp(self._config)
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            await self._write_seen()
+            if self._reload is None or (now := _stamp(self._config)) == seen:
+                continue
+            seen = now
+            try:
+                config = await asyncio.to_thread(self._reload)
+            except ConfigError as error:
+                self._log.warn(f"The config was changed and is not taken: {error}")
+            else:
+                await self._change(config.phones)
+
+    async def _write_seen(self) -> None:
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(self._seen.write)
+
+    async def _change(self, phones: Sequence[PairedPhone]) -> None:
+        before, self._phones = self._phones, list(phones)
+        links = {phone.link for phone in before}
+        for phone in before:
+            if phone.link not in {one.link for one in phones}:
+                self._log.tell("unpaired", f"{phone.name}: let go.", phone=phone.name)
+                await self._let_go(phone)
+        for phone in phones:
+            if phone.link not in links:
+                self._log.tell("paired", f"{phone.name}: taken on.", phone=phone.name)
+                self._take_on(phone)
+
+
+def _named(links: Sequence[PairingLink], config: Config) -> list[PairedPhone]:
+    known = {phone.link.token: phone.name for phone in config.phones}
+    return [
+        PairedPhone(known.get(link.token, f"Phone {n}" if len(links) > 1 else "Phone"), link)
+        for n, link in enumerate(links, 1)
+    ]
+
+
+def _stamp(config: Config) -> tuple[int, int, int] | None:
+    """Changes when the file does."""
+    try:
+        found = config.path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+@contextlib.contextmanager
+def _signals(leave: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile, SIGINT and SIGTERM call this in the running loop."""
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        # Not `loop.add_signal_handler`: Windows has none.
+        loop.call_soon_threadsafe(leave)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _within(work: object) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await work  # type: ignore[misc]
+
+
+def _answers(number: int) -> str:
+    return "1 answer" if number == 1 else f"{number} answers"
+
+
+def _phones(number: int) -> str:
+    return "1 phone" if number == 1 else f"{number} phones"
