@@ -1,0 +1,1 @@
+"""Servers that cannot be had in tests, as real servers on free ports."""
