@@ -9,19 +9,23 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import FrameType
 
 from coralmux import (
     Agent,
     BackendError,
+    ChatMessage,
     ClientError,
     FileStore,
     PairingLink,
+    PeerInfo,
     Stopped,
     StoreError,
     events,
 )
 from coralmux.bridge import backends
+from coralmux.bridge.answering import finished
 from coralmux.bridge.backend import Backend, Place
 from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.config import Config, ConfigError
@@ -40,6 +44,9 @@ _WATCH_SECONDS = 1.0
 
 # Seconds that is waited at the end for what was left behind.
 _LEAVE_SECONDS = 3.0
+
+# Seconds that a backend gets to end an answer when we leave at once.
+_HURRIED_SECONDS = 0.5
 
 
 def run(
@@ -121,6 +128,7 @@ class _Daemon:
             self._reports,
             silence_seconds=config.silence_seconds,
             system_status=config.system_status,
+            heard=self._heard,
             say=self._log.warn,
         )
         self._service.attach(self._agent)
@@ -144,14 +152,14 @@ class _Daemon:
             return DONE
         finally:
             await self._service.close()
-            await _within(backend.stop())
+            await finished(backend.stop(), _LEAVE_SECONDS)
             with contextlib.suppress(OSError):
-                self._seen.write()
+                self._seen.write(at_once=True)
 
     async def _started(self, backend: Backend) -> bool:
         try:
             await backend.start()
-        except BackendError as error:
+        except (BackendError, BackendUnusable) as error:
             self._log.warn(str(error))
         except Exception as error:
             # Its text may hold anything.
@@ -167,7 +175,8 @@ class _Daemon:
                 # Ends with the last pairing; meanwhile another may have been taken on.
                 await self._agent.serve()
         except Stopped as error:
-            self._log.tell("ended", f"{error} No phone is left to serve.", warning=True)
+            text = f"No phone is left to serve. {error} Pair anew: coralmux-agent pair"
+            self._log.tell("ended", text, warning=True, code=error.code)
             return REFUSED
         except ClientError as error:
             self._log.warn(str(error))
@@ -178,14 +187,16 @@ class _Daemon:
             await self._leaving
             self._log.tell("left", "Left.")
             return DONE
-        self._log.tell("ended", "No phone is left to serve. coralmux-agent pair adds one.")
+        self._log.warn("No phone is left to serve. Pair one: coralmux-agent pair")
         return REFUSED
 
     def _leave(self) -> None:
         """Asked to leave; asked again, leave at once."""
         if self._main is None or self._main.done():
             return
-        if self._leaving is not None:
+        if self._leaving is not None or not self._agent.pairings:
+            self._log.tell("leaving", "Leaving at once.")
+            self._service.stop_seconds = _HURRIED_SECONDS
             self._main.cancel()
             return
         seconds = self._config.drain_seconds
@@ -233,8 +244,11 @@ class _Daemon:
             await self._agent.remove(phone.link)
         self._reports.forget(phone.link)
         if unpaired:
-            # The end of the connection has written it once more.
-            await asyncio.to_thread(self._store.forget, phone.link.token)
+            # The end of the connection, which comes a moment later, writes it once more.
+            await asyncio.sleep(_WATCH_SECONDS)
+            self._seen.forget(phone.key)
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(self._store.forget, phone.link.token)
 
     def _is_kept(self, phone: PairedPhone) -> bool:
         try:
@@ -245,8 +259,14 @@ class _Daemon:
     def _event(self, link: PairingLink, event: object) -> None:
         self._reports.event(link, event)
         if isinstance(event, events.Established):
-            key, name = phone_key(link.token), self._name(link)
-            self._seen.mark(key, name, verified=event.peer.verified, protocol=event.peer.protocol)
+            self._mark(link, event.peer)
+
+    def _heard(self, message: ChatMessage) -> None:
+        self._mark(message.pairing, message.phone)
+
+    def _mark(self, link: PairingLink, peer: PeerInfo) -> None:
+        key, name = phone_key(link.token), self._name(link)
+        self._seen.mark(key, name, verified=peer.verified, protocol=peer.protocol)
 
     # The config.
 
@@ -262,8 +282,14 @@ class _Daemon:
                 config = await asyncio.to_thread(self._reload)
             except ConfigError as error:
                 self._log.warn(f"The config was changed and is not taken: {error}")
-            else:
-                await self._change(config.phones)
+                continue
+            await self._change(config.phones)
+            if replace(config, phones=()) != replace(self._config, phones=()):
+                self._log.warn(
+                    "The config was changed. Phones are taken on and let go as it says; "
+                    "the rest holds from the next start on."
+                )
+            self._config = config
 
     async def _write_seen(self) -> None:
         with contextlib.suppress(OSError):
@@ -314,12 +340,6 @@ def _signals(leave: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-async def _within(work: object) -> None:
-    with contextlib.suppress(Exception):
-        async with asyncio.timeout(_LEAVE_SECONDS):
-            await work  # type: ignore[misc]
 
 
 def _answers(number: int) -> str:
