@@ -1,0 +1,162 @@
+"""What a LangGraph graph streams, made into an answer; the same in process and from afar.
+
+A pure machine: takes what `stream_mode=["messages", "updates"]` gives, where a message is an
+object of langchain_core or the JSON of one, and returns what to pass on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
+
+from coralmux import ToolStatus
+
+# Where an app may leave its answer, in the order of preference.
+ANSWER_KEYS = ("answer", "output", "response", "result", "text", "content")
+
+BETWEEN = "\n\n"
+
+# Names of the count of tokens: LangChain's, and those of the answer's end.
+_COUNTS = {
+    "input_tokens": "prompt_tokens",
+    "output_tokens": "completion_tokens",
+    "total_tokens": "total_tokens",
+}
+
+
+def value(found: Any, name: str) -> Any:
+    """An attribute of an object, or an item of its JSON."""
+    return found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+
+
+def text_of(content: Any) -> str:
+    """The text in a message's content, which is a string or a list of parts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (
+        part
+        if isinstance(part, str)
+        else value(part, "text")
+        if value(part, "type") in ("text", "text_delta")
+        else ""
+        for part in content
+    )
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def is_message(found: Any) -> bool:
+    return value(found, "type") is not None and value(found, "content") is not None
+
+
+def by_ai(message: Any) -> bool:
+    return str(value(message, "type")) in ("ai", "AIMessageChunk", "assistant")
+
+
+def answer_in(found: Any) -> str:
+    """The answer in what an app returned: text, a message, or a table with either in it."""
+    if isinstance(found, str):
+        return found
+    if is_message(found):
+        return text_of(value(found, "content")) if by_ai(found) else ""
+    if isinstance(found, Mapping):
+        messages = found.get("messages")
+        if isinstance(messages, list | tuple):
+            return next((text for m in reversed(messages) if (text := answer_in(m))), "")
+        return next((text for key in ANSWER_KEYS if (text := answer_in(found.get(key)))), "")
+    return ""
+
+
+def as_text(found: Any) -> str:
+    """What is not an answer in words, for people all the same."""
+    if isinstance(found, str):
+        return found
+    if hasattr(found, "model_dump"):
+        found = found.model_dump()
+    return json.dumps(found, ensure_ascii=False, default=str)
+
+
+class GraphAnswer:
+    """Follows one run. `nodes`: those that speak to the user; none named: all do."""
+
+    def __init__(self, nodes: Collection[str] = ()) -> None:
+        self._nodes = nodes
+        self._heard: set[str] = set()  # ids of messages
+        self._speaker: str | None = None  # the message that spoke last
+        self._tools: dict[str, str] = {}  # names of those at work, by the id of the call
+        self._last = ""  # an answer outside of any message
+        self.usage: dict[str, int] = {}
+
+    def message(self, message: Any, metadata: Mapping[str, Any]) -> Iterable[str | ToolStatus]:
+        """From "messages": a piece of what a model says, or a message that a node returned."""
+        kind = str(value(message, "type"))
+        if kind in ("tool", "ToolMessageChunk"):
+            yield from self._tool_done(message)
+        if not by_ai(message):
+            return
+        id = str(value(message, "id") or "")
+        if kind != "AIMessageChunk" and id in self._heard:
+            return  # the whole of what has come in pieces
+        self._heard.add(id)
+        yield from self._tools_called(message)
+        self._count(value(message, "usage_metadata"))
+        text = text_of(value(message, "content"))
+        if not text or (self._nodes and metadata.get("langgraph_node") not in self._nodes):
+            return
+        yield from self._say(text, id)
+
+    def update(self, update: Any) -> Iterable[str | ToolStatus]:
+        """From "updates": what each node has changed, or that the graph waits for the user."""
+        if not isinstance(update, Mapping):
+            return
+        for node, change in update.items():
+            if node == "__interrupt__":
+                for number, interrupt in enumerate(change):
+                    yield from self._say(as_text(value(interrupt, "value")), f"?{number}")
+            elif not self._nodes or node in self._nodes:
+                for one in change if isinstance(change, list) else [change]:
+                    self._last = answer_in(one) or self._last
+
+    def end(self) -> Iterable[str | ToolStatus]:
+        """Nothing more comes: what is left to say where nothing was said yet."""
+        yield from self._tools_left("done")
+        if self._speaker is None and self._last:
+            yield from self._say(self._last, "")
+
+    def failed(self) -> Iterable[ToolStatus]:
+        """The run broke off: no tool is at work any more."""
+        yield from self._tools_left("error")
+
+    def _say(self, text: str, speaker: str) -> Iterable[str]:
+        if self._speaker not in (None, speaker):
+            yield BETWEEN
+        self._speaker = speaker
+        yield text
+
+    def _tools_left(self, status: Literal["done", "error"]) -> Iterable[ToolStatus]:
+        for name in self._tools.values():
+            yield ToolStatus(name, status)
+        self._tools.clear()
+
+    def _tools_called(self, message: Any) -> Iterable[ToolStatus]:
+        # In pieces the name comes first, and its arguments without it.
+        for call in value(message, "tool_call_chunks") or value(message, "tool_calls") or ():
+            id, name = value(call, "id"), value(call, "name")
+            if id and name and id not in self._tools:
+                self._tools[id] = name
+                yield ToolStatus(name, "running")
+
+    def _tool_done(self, message: Any) -> Iterable[ToolStatus]:
+        name = self._tools.pop(str(value(message, "tool_call_id")), None)
+        name = name or value(message, "name")
+        if name:
+            failed = value(message, "status") == "error"
+            yield ToolStatus(str(name), "error" if failed else "done")
+
+    def _count(self, usage: Any) -> None:
+        for name, ours in _COUNTS.items():
+            count = value(usage, name)
+            if isinstance(count, int):
+                self.usage[ours] = self.usage.get(ours, 0) + count

@@ -1,0 +1,54 @@
+"""Apps that know no asyncio: followed from it, each in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], Iterator[T]]) -> AsyncGenerator[T, None]:
+    """What `work` iterates over, as it comes; raises what it raises.
+
+    A thread cannot be cancelled: when this generator is closed the iterator is closed at
+    its next item. It does not keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    came: asyncio.Queue[tuple[bool, T | BaseException | None]] = asyncio.Queue()
+    left = threading.Event()
+
+    def tell(more: bool, item: T | BaseException | None) -> None:
+        if not left.is_set() and not loop.is_closed():
+            loop.call_soon_threadsafe(came.put_nowait, (more, item))
+
+    def run() -> None:
+        try:
+            items = work()
+            for item in items:
+                if left.is_set():
+                    if close := getattr(items, "close", None):
+                        close()
+                    return
+                tell(True, item)
+        except BaseException as error:
+            tell(False, error)
+        else:
+            tell(False, None)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(run,), name="app", daemon=True).start()
+    try:
+        while True:
+            more, item = await came.get()
+            if more:
+                yield item  # type: ignore[misc]
+            elif item is None:
+                return
+            else:
+                raise item  # type: ignore[misc]
+    finally:
+        left.set()
