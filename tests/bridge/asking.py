@@ -19,7 +19,7 @@ def question(text: str = "Hello?", **more: Any) -> Question:
 
 
 @contextlib.asynccontextmanager
-async def started(name: str, directory: Path, **settings: Any) -> AsyncIterator[Backend]:
+async def started(name: str, directory: Path, /, **settings: Any) -> AsyncIterator[Backend]:
     backend = make(name, settings, Place(directory))
     await backend.start()
     try:
