@@ -26,8 +26,8 @@ def model_server() -> Iterator[str]:
     server = subprocess.Popen(
         [sys.executable, "-m", "demo.model"], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
+    assert server.stdout is not None
     try:
-        assert server.stdout is not None
         yield server.stdout.readline().strip() + "/v1"
     finally:
         server.terminate()
@@ -36,3 +36,4 @@ def model_server() -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        server.stdout.close()
