@@ -146,8 +146,8 @@ class CompletionServer:
             body["stream_options"] = {"include_usage": True}
         if "max_tokens" in body:
             body[length_key] = body.pop("max_tokens")
-        client = self._web.client
         try:
+            client = self._web.client
             request = client.build_request(
                 "POST",
                 f"{self._settings.root}/chat/completions",

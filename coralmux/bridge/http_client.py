@@ -62,6 +62,12 @@ class ServerSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
         return f"{host}:{port}"
 
     @property
+    def local(self) -> bool:
+        """Whether the server is on this machine, as far as its address tells."""
+        host = urlsplit(self.root).hostname or ""
+        return host in ("localhost", "::1") or host.startswith("127.")
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """What must not stand in any text, however it came there."""
         kept = (self.api_key.strip(), urlsplit(self.root).password, *self.headers.values())
@@ -78,23 +84,30 @@ class Web:
 
     @property
     def client(self) -> httpx.AsyncClient:
-        """Waits for answers without end: the longest silence is the bridge's affair."""
+        """Waits for answers without end: the longest silence is the bridge's affair.
+
+        Raises httpx.ProxyError where the environment's proxy cannot be used.
+        """
         if self._client is None:
             settings = self._settings
             headers = {"Accept-Encoding": "identity", **settings.headers}
             if key := settings.api_key.strip():
                 headers.setdefault("Authorization", f"Bearer {key}")
-            self._client = httpx.AsyncClient(
-                headers=headers,
-                timeout=httpx.Timeout(
-                    None, connect=settings.connect_timeout, write=_SENDING_SECONDS
-                ),
-                # A connection that is kept may be closed by the server as a question goes
-                # out on it, and nobody knows then whether the question arrived.
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
-                # No proxy leads to this machine itself.
-                mounts=dict.fromkeys(("all://localhost", "all://127.0.0.1", "all://[::1]")),
-            )
+            # A connection that is kept may be closed by the server as a question goes
+            # out on it, and nobody knows then whether the question arrived.
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            try:
+                self._client = httpx.AsyncClient(
+                    headers=headers,
+                    timeout=httpx.Timeout(
+                        None, connect=settings.connect_timeout, write=_SENDING_SECONDS
+                    ),
+                    limits=limits,
+                    # No proxy leads to this machine itself.
+                    transport=httpx.AsyncHTTPTransport(limits=limits) if settings.local else None,
+                )
+            except (ImportError, ValueError):
+                raise httpx.ProxyError("unusable") from None
         return self._client
 
     async def close(self) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 import socket
 import ssl
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +46,24 @@ def of_error(error: BaseException, settings: ServerSettings) -> Failure:
     """Why no answer came about, or broke off."""
     if isinstance(error, httpx.HTTPError) and not isinstance(error, httpx.ConnectError):
         return _of_exchange(error, settings)
+    failure = _of_connecting(error, settings)
+    if not settings.local and _proxied(settings):
+        return Failure(
+            failure.what,
+            failure.remedy + " The environment names a proxy (https_proxy or the like); "
+            "it may be the one that cannot be reached.",
+        )
+    return failure
+
+
+def _proxied(settings: ServerSettings) -> bool:
+    parts = urlsplit(settings.root)
+    if urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return False
+    return not {parts.scheme, "all"}.isdisjoint(urllib.request.getproxies())
+
+
+def _of_connecting(error: BaseException, settings: ServerSettings) -> Failure:
     where = f"the AI server at {settings.address}"
     check = "Check base_url and the network."
     causes = list(_causes(error))
@@ -82,7 +101,8 @@ def _of_exchange(error: httpx.HTTPError, settings: ServerSettings) -> Failure:
     if isinstance(error, httpx.ProxyError):
         return Failure(
             f"The proxy on the way to {settings.address} does not do its work.",
-            "Check https_proxy and no_proxy in the environment.",
+            "Check https_proxy, all_proxy and no_proxy in the environment; "
+            "a SOCKS proxy needs: pip install 'httpx[socks]'.",
         )
     if isinstance(
         error, httpx.DecodingError | httpx.UnsupportedProtocol | httpx.LocalProtocolError

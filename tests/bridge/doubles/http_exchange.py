@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl as tls
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +75,7 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def http_server(handler: Handler) -> AsyncIterator[str]:
+async def http_server(handler: Handler, ssl: tls.SSLContext | None = None) -> AsyncIterator[str]:
     """The root URL. What a handler raises, other than a broken connection, fails the test."""
     failures: list[BaseException] = []
     open_now: set[asyncio.Task[Any]] = set()
@@ -96,9 +97,9 @@ async def http_server(handler: Handler) -> AsyncIterator[str]:
             open_now.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=ssl)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield f"http{'s' if ssl else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         for task in open_now:
@@ -113,7 +114,11 @@ async def _read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> Exchange | None:
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        start = await reader.readexactly(1)
+        if start == b"\x16":  # a client that wants TLS
+            writer.write(b"HTTP/1.1 400 Bad request\r\nConnection: close\r\n\r\n")
+            return None
+        head = (start + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     except asyncio.IncompleteReadError:
         return None
     first, *lines = head.strip().split("\r\n")
