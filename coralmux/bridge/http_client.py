@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import msgspec
@@ -50,8 +50,18 @@ class ServerSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
 
     @property
     def root(self) -> str:
-        """`base_url` without a slash at its end."""
-        return self.base_url.strip().rstrip("/")
+        """`base_url` without a slash at its end, and without a password."""
+        parts = urlsplit(self.base_url.strip())
+        host = parts.netloc.rpartition("@")[2]
+        return parts._replace(netloc=host, query="", fragment="").geturl().rstrip("/")
+
+    @property
+    def login(self) -> tuple[str, str] | None:
+        """User name and password, where `base_url` has them."""
+        parts = urlsplit(self.base_url.strip())
+        if parts.username is None:
+            return None
+        return unquote(parts.username), unquote(parts.password or "")
 
     @property
     def address(self) -> str:
@@ -70,9 +80,10 @@ class ServerSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must not stand in any text, however it came there."""
-        kept = (self.api_key.strip(), urlsplit(self.root).password, *self.headers.values())
+        password = self.login[1] if self.login else ""
+        kept = (self.api_key.strip(), password, *self.headers.values())
         # What is shorter is no secret, but the "none" of servers that want no key.
-        return tuple(secret for secret in kept if secret and len(secret) >= 8)
+        return tuple(secret for secret in kept if len(secret) >= 8)
 
 
 class Web:
@@ -99,6 +110,7 @@ class Web:
             try:
                 self._client = httpx.AsyncClient(
                     headers=headers,
+                    auth=settings.login if "Authorization" not in headers else None,
                     timeout=httpx.Timeout(
                         None, connect=settings.connect_timeout, write=_SENDING_SECONDS
                     ),

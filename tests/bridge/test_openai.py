@@ -129,6 +129,16 @@ async def test_key_and_headers_go_along(server: ChatServer, tmp_path: Path) -> N
     assert headers["x-title"] == "Home"
 
 
+async def test_a_login_in_the_address_goes_along_and_stands_in_no_url(
+    server: ChatServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = server.base_url.replace("http://", "http://me:secret%20word@")
+    async with started("openai", tmp_path, base_url=address, model="small") as backend:
+        assert (await outcome(backend, question())).text == "Hello there"
+    assert server.exchanges[0].headers["authorization"] == "Basic bWU6c2VjcmV0IHdvcmQ="
+    assert "secret" not in caplog.text
+
+
 # What comes
 
 

@@ -12,19 +12,20 @@ from tests.bridge.doubles.http_exchange import Exchange, http_server
 
 class ChatServer:
     """`base_url` ends in /v1. `asked` holds the questions as they came; `answer` is what is
-    done with one, `models` what the server has."""
+    done with one, `models` what the server has; None if it does not tell."""
 
     def __init__(self) -> None:
         self.base_url = ""
         self.asked: list[dict[str, Any]] = []
         self.exchanges: list[Exchange] = []
-        self.models: list[str] = ["small"]
+        self.models: list[str] | None = ["small"]
         self.answer: Callable[[Exchange], Awaitable[None]] = says("Hello", " there")
 
     async def handle(self, exchange: Exchange) -> None:
         self.exchanges.append(exchange)
-        if exchange.method == "GET" and exchange.path == "/v1/models":
-            await exchange.respond(200, {"data": [{"id": name} for name in self.models]})
+        listed = self.models is not None and exchange.path == "/v1/models"
+        if exchange.method == "GET" and listed:
+            await exchange.respond(200, {"data": [{"id": name} for name in self.models or ()]})
         elif exchange.method == "POST" and exchange.path == "/v1/chat/completions":
             self.asked.append(exchange.json)
             await self.answer(exchange)
