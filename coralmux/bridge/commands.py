@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import json
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
-from coralmux import LinkError, StoreError, __version__, user_data_directory
-from coralmux.bridge import config, links
-from coralmux.bridge.config import ConfigError
+from coralmux import LinkError, StoreError, __version__
+from coralmux.bridge import backends, config, links, template
+from coralmux.bridge.backends import BackendUnusable
+from coralmux.bridge.config import Config, ConfigError
+from coralmux.bridge.config_file import write_new
+from coralmux.bridge.home import Home, placed, placed_anew
+from coralmux.bridge.pairing import PairingError
+from coralmux.bridge.phone_commands import forget, pair, phones, unpair
+from coralmux.bridge.phones import PhoneError
+from coralmux.bridge.registration import normalised
+from coralmux.bridge.relay_failures import RelayProblem
 from coralmux.text import discreet, one_line
 
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
@@ -45,36 +55,30 @@ Exit status:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-
-@dataclass(frozen=True)
-class Home:
-    """Where things are: the config, and the directory for all that is kept."""
-
-    config: Path
-    directory: Path
-
-    @classmethod
-    def of(cls, config_file: str, data_dir: str) -> Home:
-        """From the options, "" where they are not given. Raises StoreError."""
-        directory = (Path(data_dir) if data_dir else user_data_directory()) / "agent"
-        return cls(Path(config_file) if config_file else directory / "config.toml", directory)
+_BACKEND_OPTIONS = (
+    click.option("--backend", metavar="NAME", help="Which AI answers, instead of the config's."),
+    click.option("--model", metavar="NAME", help="The backend's setting `model`."),
+    click.option("--base-url", metavar="URL", help="The backend's setting `base_url`."),
+    click.option("--app", metavar="MODULE:OBJECT", help="The backend's setting `app`."),
+    click.option("--command", metavar="PROGRAM", help="The backend's setting `command`."),
+    click.option("--name", help="What phones show as the agent's name."),
+)
 
 
-def _placed(function: F) -> F:
-    """Adds the options that say where things are; the function gets a `home`."""
+def _chosen(function: F) -> F:
+    """Adds the options that win over the config; the command gets a `load` for the outcome."""
 
-    @click.option("--config", "config_file", default="", metavar="FILE", help="The config file.")
-    @click.option(
-        "--data-dir",
-        default="",
-        metavar="DIR",
-        help="Where to keep everything, instead of your data directory.",
-    )
     @functools.wraps(function)
-    def placed(*arguments: Any, config_file: str, data_dir: str, **options: Any) -> Any:
-        return function(*arguments, home=Home.of(config_file, data_dir), **options)
+    def with_load(home: Home, *, backend: str | None, name: str | None, **options: Any) -> Any:
+        given = {key: options.pop(key) for key in ("model", "base_url", "app", "command")}
+        settings = {key: value for key, value in given.items() if value is not None}
+        overrides = {"backend": backend, "name": name, "settings": settings}
+        load = functools.partial(config.load, home.config, home.directory, overrides=overrides)
+        return function(home=home, load=load, **options)
 
-    return placed  # type: ignore[return-value]
+    for option in reversed(_BACKEND_OPTIONS):
+        with_load = option(with_load)
+    return placed(with_load)  # type: ignore[return-value]
 
 
 class _Group(click.Group):
@@ -102,46 +106,97 @@ def agent(ctx: click.Context) -> int:
     return DONE
 
 
+for _command in (pair, phones, unpair, forget):
+    agent.add_command(_command)
+
+
 @agent.command("run")
-@_placed
-@click.option("--backend", metavar="NAME", help="Which AI answers, instead of the config's.")
-@click.option("--model", help="The backend's setting `model`.")
-@click.option("--base-url", metavar="URL", help="The backend's setting `base_url`.")
-@click.option("--app", metavar="MODULE:OBJECT", help="The backend's setting `app`.")
-@click.option("--command", metavar="PROGRAM", help="The backend's setting `command`.")
-@click.option("--name", help="What phones show as the agent's name.")
+@_chosen
 @click.option("--link", multiple=True, metavar="LINK", help="Serve this pairing alone; - reads it.")
 @click.option("--link-file", multiple=True, metavar="FILE", help="A file that holds such links.")
 @click.option("--log-json", is_flag=True, help="Log JSON objects, one a line.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but what goes wrong.")
 def _run(
     home: Home,
-    backend: str | None,
-    name: str | None,
+    load: Callable[[], Config],
     link: tuple[str, ...],
     link_file: tuple[str, ...],
     log_json: bool,
     quiet: bool,
-    **settings: str | None,
 ) -> int:
     """Answer the paired phones with the AI that the config names, until told to leave.
 
-    Phones that are paired or unpaired meanwhile are taken on or let go.
+    Phones that are paired or unpaired meanwhile are taken on or let go. Ctrl-C and SIGTERM let
+    the answers that are running come to their end first (`drain_seconds`).
+
+    With --link, --link-file or CORALMUX_AGENT_LINK the pairings given there are served instead
+    of the config's.
     """
     from coralmux.bridge import daemon
 
-    given = {key: value for key, value in settings.items() if value is not None}
-    overrides = {"backend": backend, "name": name, "settings": given}
-
-    def load() -> config.Config:
-        return config.load(home.config, home.directory, overrides=overrides)
-
     one_off = links.read(link, link_file, _warn)
-    chosen = load()
-    if not chosen.phones and not one_off:
+    if not one_off and not config.load_phones(home.config):
         _warn("There is no phone yet. Pair one first: coralmux-agent pair")
         return REFUSED
-    return daemon.run(chosen, links=one_off, log_json=log_json, quiet=quiet, reload=load)
+    return daemon.run(load(), links=one_off, log_json=log_json, quiet=quiet, reload=load)
+
+
+@agent.command("check")
+@_chosen
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+def _check(home: Home, load: Callable[[], Config], as_json: bool) -> int:
+    """Try the config, the relay and the AI, and say what is wrong and what to do.
+
+    Nothing is changed, and an agent that is running goes on. Exit status 0: all is well.
+    """
+    return asyncio.run(_show_findings(home, load, as_json))
+
+
+async def _show_findings(home: Home, load: Callable[[], Config], as_json: bool) -> int:
+    from coralmux.bridge.check import check
+
+    # The file's mode is told as a finding.
+    logging.getLogger("coralmux").addHandler(logging.NullHandler())
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    bad = 0
+    async for about, found in check(home, load):
+        bad += not found.good
+        if as_json:
+            values = {"about": about, "good": found.good, "text": found.text}
+            click.echo(json.dumps({**values, "remedy": found.remedy}))
+            continue
+        console.print("✓" if found.good else "✗", style="green" if found.good else "red", end=" ")
+        console.print(found.text)
+        if found.remedy:
+            console.print(f"    {found.remedy}")
+    if not as_json:
+        console.print()
+        console.print("All is well." if not bad else f"To be seen to: {bad}.")
+    return FAILED if bad else DONE
+
+
+@agent.command("init")
+@placed_anew
+@click.option("--backend", default="", metavar="NAME", help="Choose this backend right away.")
+@click.option("--relay", default="", metavar="URL", help="The relay to pair phones at.")
+@click.option("--force", is_flag=True, help="Overwrite a config, its phones included.")
+def _init(home: Home, backend: str, relay: str, force: bool) -> int:
+    """Write a config in which every setting is explained.
+
+    It is for you to edit, and holds the phones' links later on: its mode is 600.
+    """
+    if backend:
+        backends.find(backend)
+    text = template.config(backend=backend, relay=relay and normalised(relay))
+    if home.config.exists() and not force:
+        _warn(f"{home.config} is there already. To overwrite it, phones included: --force.")
+        return FAILED
+    write_new(home.config, text)
+    click.echo(f"Written: {home.config}", err=True)
+    if not backend:
+        click.echo(f"Choose the AI in it (backend = ...): {', '.join(backends.names())}.", err=True)
+    click.echo("Look through it, then try it: coralmux-agent check", err=True)
+    return DONE
 
 
 def _warn(text: str) -> None:
@@ -157,10 +212,10 @@ def run(arguments: Sequence[str]) -> int:
         return FAILED
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except (ConfigError, LinkError) as error:
+    except (BackendUnusable, ConfigError, LinkError) as error:
         _warn(discreet(one_line(str(error))))
         return REFUSED
-    except StoreError as error:
+    except (PairingError, PhoneError, RelayProblem, StoreError) as error:
         _warn(discreet(one_line(str(error))))
         return FAILED
     except OSError as error:

@@ -120,8 +120,8 @@ def load(
             **_settings_from(environ, name),
             **given.get("settings", {}),
         }
-        paired = phones.read(table.get("phone"), lambda text, what: expanded(text, environ, what))
-    except (VariableError, PhoneError) as error:
+        paired = phones_of(path, table, environ)
+    except VariableError as error:
         raise ConfigError(f"{path}: {error}") from None
     except _Unusable as error:
         raise ConfigError(f"{error}" if error.outside else f"{path}: {error}") from None
@@ -130,8 +130,14 @@ def load(
 
 def load_phones(path: Path, environ: Mapping[str, str] | None = None) -> tuple[PairedPhone, ...]:
     """The phones alone, whatever the rest may be like. Raises ConfigError."""
+    return phones_of(path, read_table(path), environ)
+
+
+def phones_of(
+    path: Path, table: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> tuple[PairedPhone, ...]:
+    """The phones of the file's table. Raises ConfigError."""
     environ = os.environ if environ is None else environ
-    table = read_table(path)
     try:
         return phones.read(table.get("phone"), lambda text, what: expanded(text, environ, what))
     except (VariableError, PhoneError) as error:

@@ -1,0 +1,258 @@
+"""The commands about phones: `pair`, `phones`, `unpair` and `forget`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from coralmux import LinkError, PairingLink
+from coralmux.bridge import config, pairing
+from coralmux.bridge.home import Home, placed, placed_anew
+from coralmux.bridge.links import secret
+from coralmux.bridge.pairing import TokenLeftOver, Wish
+from coralmux.bridge.phones import DEFAULT_NAME, PairedPhone, checked_name
+from coralmux.bridge.registration import is_unprotected, normalised
+from coralmux.text import duration
+
+TOKEN_VARIABLE = "CORALMUX_AGENT_TOKEN"
+KEY_VARIABLE = "CORALMUX_ADMIN_KEY"
+
+_PAIR_HELP = """\
+Pair a phone: show a code and a link that it opens.
+
+\b
+  coralmux-agent pair --relay wss://relay.example.com
+      a relay that is open to everybody gives a token
+  coralmux-agent pair --token -
+      with a token that the relay's operator made: coralmux-relay token issue
+  coralmux-agent pair --admin-key -
+      on a relay of your own (- asks; or CORALMUX_ADMIN_KEY in the environment)
+  coralmux-agent pair --name "Tablet"
+      one more phone, at the same relay
+
+The link carries a secret that the relay never sees. It is for one phone, and good until that
+phone has used it; treat it like a key. It goes to standard output and into the config, and
+nowhere else. A pipe gets the link alone.
+
+With --v1 the pairing has no secret, for the phone apps in the field: the relay could then
+read along or pose as the phone.
+"""
+
+_UNPAIR_HELP = """\
+Undo a pairing: forget the phone, its secret, and all that was said with it.
+
+The phone cannot reach this agent any more. The relay still knows its token, though, under
+which nobody answers from now on. With --admin-key, or with --revoke and the key in the
+environment variable CORALMUX_ADMIN_KEY, the token is revoked there first.
+"""
+
+
+@click.command("pair", help=_PAIR_HELP)
+@placed_anew
+@click.option("--relay", default="", metavar="URL", help="The relay. Default: the config's.")
+@click.option("--name", default=DEFAULT_NAME, show_default=True, help="What to call the phone.")
+@click.option("--token", default="", help="Use this token of the relay's; - asks for it.")
+@click.option("--admin-key", default="", metavar="KEY", help="Have a token made; - asks for it.")
+@click.option("--v1", is_flag=True, help="Without a secret, for the field's apps (openclaw://).")
+@click.option("--phone-url", metavar="URL", help="Take the phone's page from an address of yours.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead.")
+def pair(
+    home: Home,
+    relay: str,
+    name: str,
+    token: str,
+    admin_key: str,
+    v1: bool,
+    phone_url: str | None,
+    as_json: bool,
+) -> int:
+    if token and admin_key:
+        raise click.UsageError("Give --token or --admin-key, not both.")
+    if v1 and phone_url is not None:
+        raise click.UsageError("A code of --v1 leads to no page: leave --phone-url out.")
+    wish = Wish(
+        name=checked_name(name),
+        relay=normalised(relay or _usual_relay(home)),
+        token=_given(token, "Token", TOKEN_VARIABLE if not admin_key else ""),
+        admin_key=_given(admin_key, "Admin key", ""),
+        key_at_hand="" if token else os.environ.get(KEY_VARIABLE, ""),
+        with_secret=not v1,
+    )
+    # Whatever is wrong with a name or an address is found before there is a token.
+    _shown(PairingLink.new(wish.relay, wish.token or "token"), v1=v1, phone_url=phone_url)
+    if is_unprotected(wish.relay):
+        _say(
+            "The way to this relay has no TLS (ws://): whoever is on it sees the token and can "
+            "take the phone's or the agent's place at the relay. Use wss:// wherever you can."
+        )
+    try:
+        phone = pairing.pair(home, wish, _say)
+    except TokenLeftOver as left:
+        # Where a link would go, and nowhere else.
+        click.echo(left.token)
+        raise
+    _show(home, phone, _shown(phone.link, v1=v1, phone_url=phone_url), as_json=as_json)
+    return 0
+
+
+def _usual_relay(home: Home) -> str:
+    """The config's relay, or else the one of the phone that was paired last."""
+    found: str = config.load_key(home.config, "relay")
+    if not found and (phones := config.load_phones(home.config)):
+        found = phones[-1].link.relay
+    if not found:
+        raise click.UsageError(
+            "Which relay? For example: coralmux-agent pair --relay wss://relay.example.com."
+        )
+    return found
+
+
+def _given(value: str, what: str, variable: str) -> str:
+    """An option's value, which may have to be asked for, or the environment's."""
+    if value == "-":
+        value = secret(what)
+        if not value:
+            raise click.UsageError(f"{what}: nothing was given.")
+    return value or (os.environ.get(variable, "").strip() if variable else "")
+
+
+def _shown(link: PairingLink, *, v1: bool, phone_url: str | None) -> str:
+    """The link in the form that its phone reads. Raises LinkError."""
+    return link.with_secret(None).field_uri() if v1 else link.web(phone_url)
+
+
+def _show(home: Home, phone: PairedPhone, link: str, *, as_json: bool) -> None:
+    running = home.is_running
+    if as_json:
+        about = {
+            "name": phone.name,
+            "relay": phone.link.relay,
+            "link": link,
+            "verified": phone.link.secret is not None,
+            "running": running,
+        }
+        click.echo(json.dumps(about))
+        return
+    if sys.stdout.isatty():
+        click.echo(_code(phone.link, link))
+    click.echo(link)
+    if phone.link.secret is None:
+        _say(
+            f"{phone.name!r} is paired by a token alone, not verified: whoever runs the relay "
+            "could read along or pose as the phone."
+        )
+    else:
+        _say(
+            f"{phone.name!r} may come: scan the code with it, or open the link there. In a "
+            "terminal: coralmux-phone --link - and paste it. Whoever has it first is the phone."
+        )
+    if running:
+        _say("The agent that is running takes the phone on by itself.")
+    else:
+        _say("Next, start the agent: coralmux-agent run")
+
+
+def _code(link: PairingLink, text: str) -> str:
+    try:
+        return link.qr_terminal(text)
+    except LinkError as error:
+        return f"(There is no code. {error})"
+
+
+@click.command("phones")
+@placed
+@click.option("--json", "as_json", is_flag=True, help="Print JSON objects, one a line.")
+def phones(home: Home, as_json: bool) -> int:
+    """List the paired phones: at which relay, since when, and when each was last here."""
+    listed = config.load_phones(home.config)
+    seen = home.seen.load()
+    if as_json:
+        for phone in listed:
+            click.echo(json.dumps(_about(phone, seen.get(phone.key, {}))))
+        return 0
+    if not listed:
+        _say("There is no phone yet. Pair one: coralmux-agent pair")
+        return 0
+    table = Table(box=SIMPLE)
+    for heading in ("Phone", "Relay", "Paired", "Last seen", "Verified"):
+        table.add_column(heading, overflow="fold")
+    for phone in listed:
+        at = seen.get(phone.key, {}).get("at")
+        paired = phone.paired.astimezone().strftime("%Y-%m-%d") if phone.paired else "?"
+        ago = "never" if at is None else f"{duration(max(0, time.time() - at))} ago"
+        verified = "no (version 1)" if phone.link.secret is None else "yes"
+        table.add_row(phone.name, pairing.address(phone), paired, ago, verified)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(table)
+    return 0
+
+
+def _about(phone: PairedPhone, seen: dict[str, Any]) -> dict[str, Any]:
+    at = seen.get("at")
+    return {
+        "name": phone.name,
+        "relay": phone.link.relay,
+        "paired": None if phone.paired is None else phone.paired.astimezone(UTC).isoformat(),
+        "last_seen": None if at is None else datetime.fromtimestamp(at, UTC).isoformat(),
+        "verified": phone.link.secret is not None,
+        "key": phone.key,
+    }
+
+
+@click.command("unpair", help=_UNPAIR_HELP)
+@placed
+@click.argument("name")
+@click.option("--admin-key", default="", metavar="KEY", help="The relay's; - asks for it.")
+@click.option("--revoke", is_flag=True, help=f"Revoke the token, by {KEY_VARIABLE}.")
+def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
+    phone = _named(home, name)
+    key = _given(admin_key, "Admin key", KEY_VARIABLE if revoke else "")
+    if revoke and not key:
+        raise click.UsageError(f"Revoking needs the relay's key: --admin-key or {KEY_VARIABLE}.")
+    pairing.unpair(home, phone, admin_key=key)
+    _say(f"{phone.name!r} is unpaired. Its secret and what was said with it are deleted.")
+    if not key:
+        _say(
+            f"Its token still exists at {pairing.address(phone)}, and lets its holder in "
+            "there, but not to this agent. Whoever runs that relay can revoke it."
+        )
+    return 0
+
+
+@click.command("forget")
+@placed
+@click.argument("name")
+@click.option("--agent", "agent_id", metavar="ID", help="The conversation with this agent alone.")
+def forget(home: Home, name: str, agent_id: str | None) -> int:
+    """Delete what was said with a phone. The pairing stays."""
+    phone = _named(home, name)
+    home.conversations.delete(phone.key, agent_id)
+    what = "All conversations" if agent_id is None else "The conversation with that agent"
+    _say(f"{what} of {phone.name!r}: deleted.")
+    return 0
+
+
+def _named(home: Home, name: str) -> PairedPhone:
+    listed = config.load_phones(home.config)
+    for phone in listed:
+        if phone.name == name.strip():
+            return phone
+    known = ", ".join(repr(phone.name) for phone in listed)
+    raise click.UsageError(
+        f"There is no phone of that name. There are: {known}."
+        if known
+        else "There is no phone of that name, nor any other."
+    )
+
+
+def _say(text: str) -> None:
+    click.echo(f"coralmux-agent: {text}", err=True)

@@ -1,0 +1,89 @@
+"""The config that `coralmux-agent init` writes: every key, with what it means."""
+
+from __future__ import annotations
+
+import re
+
+import tomlkit
+
+from coralmux.bridge.config import KEYS
+from coralmux.bridge.variables import escaped
+
+_HEAD = """\
+# The config of coralmux-agent: the AI that answers your phone.
+#
+# To begin, write the name of one of the tables below behind `backend =`, and see to that
+# table. `coralmux-agent check` says what is missing; docs/agent.md and docs/backends.md tell
+# the rest.
+#
+# "${NAME}" in a value is the environment variable NAME, "${NAME:-x}" is x where that is not
+# set, and $$ is a dollar sign. The environment wins over this file: CORALMUX_AGENT_NAME over
+# name, CORALMUX_AGENT_OPENAI_MODEL over model in [openai], and so on.
+#
+# The links of your phones come at the end, and are secret: keep this file to yourself.
+"""
+
+# What has a # before it may be left out, and is what it would be then, or an example.
+_BACKENDS = """
+# Any server that speaks OpenAI's language: Ollama, llama.cpp, vLLM, LM Studio, OpenAI itself.
+[openai]
+base_url = "http://127.0.0.1:11434/v1"  # where it is; this is Ollama
+model = "llama3.2"                      # left out: the first that the server names
+# api_key = "${OPENAI_API_KEY}"
+# system_prompt = "You are a helpful assistant."
+# temperature = 0.7
+# max_tokens = 1024                     # the longest answer
+# headers = { X-Title = "My phone" }    # sent with every request
+# connect_timeout = 10                  # seconds
+
+# The OpenClaw gateway.
+[openclaw]
+base_url = "ws://127.0.0.1:18789"
+token = "${OPENCLAW_GATEWAY_TOKEN:-}"
+
+# A LangChain Runnable or a LangGraph graph, in process; or a LangGraph server by its URL.
+[langchain]
+app = "my_app:chain"                    # module and object
+
+# A CrewAI crew, in process.
+[crewai]
+app = "my_crew:crew"
+
+# An AutoGen AgentChat team or agent, in process.
+[autogen]
+app = "my_team:team"
+
+# AutoGPT, by the Agent Protocol.
+[autogpt]
+base_url = "http://127.0.0.1:8000"
+
+# Any program: it reads the message on standard input, and what it prints is the answer.
+[command]
+command = "cat"                         # taken apart as a shell would; no shell runs it
+# directory = "."                       # where it runs
+# env = { NAME = "value" }              # for its environment
+# stdin = "text"                        # "json": an object with the conversation as well
+# timeout_seconds = 600
+
+# Says what it was asked: for trying the line without any AI.
+[echo]
+"""
+
+
+def _toml(value: str | float | bool) -> str:
+    # 300 rather than 300.0, which reads like an accuracy that matters.
+    plain = int(value) if isinstance(value, float) and value.is_integer() else value
+    return tomlkit.item(plain).as_string()
+
+
+def config(*, backend: str = "", relay: str = "") -> str:
+    """The file's text; `backend` may be one that is not described here."""
+    chosen: dict[str, str] = {"backend": escaped(backend), "relay": escaped(relay)}
+    lines = [_HEAD]
+    for key in KEYS:
+        value = _toml(chosen.get(key.name, key.default))
+        lines.append(f"{f'{key.name} = {value}':<39} # {key.meaning}")
+    text = "\n".join(lines) + "\n" + _BACKENDS
+    if backend and not re.search(rf"^\[{re.escape(backend)}\]$", text, re.MULTILINE):
+        text += f"\n[{backend}]\n"
+    return text
