@@ -1,0 +1,1 @@
+"""What the backend for the OpenClaw gateway is made of."""
