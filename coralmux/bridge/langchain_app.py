@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 from uuid import NAMESPACE_URL, uuid5
 
 from coralmux import ToolStatus
@@ -50,7 +50,7 @@ class LangchainApp:
             self.keeps_history = bool(app.checkpointer)
         else:
             self.keeps_history = bool(_session_keys(app))
-        self.shape: InputShape = shape(app.get_input_jsonschema(), input)
+        self.shape: InputShape = shape(_schema(app), input)
 
     async def reply(self, question: Question) -> Said:
         """The answer of the app; raises whatever the app raises."""
@@ -155,6 +155,22 @@ class LangchainApp:
         except NotImplementedError:
             state = await asyncio.to_thread(self._app.get_state, config)
         return any(task.interrupts for task in state.tasks)
+
+
+def _schema(app: Any) -> dict[str, Any]:
+    """The JSON schema of the app's input, as far as there is one."""
+    try:
+        found: dict[str, Any] = app.get_input_jsonschema()
+    except Exception:
+        # Some types have none, such as a plain TypedDict before Python 3.12. Of a graph's
+        # state the names of the fields tell enough.
+        state = getattr(getattr(app, "builder", None), "input_schema", None)
+        fields = {
+            name: {"type": "array"} if get_origin(kind) is list else {}
+            for name, kind in (get_type_hints(state) if state else {}).items()
+        }
+        return {"type": "object", "properties": fields} if fields else {}
+    return found
 
 
 def _session_keys(app: Any) -> list[str]:
