@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from coralmux import LinkError, PairingLink
+from coralmux.bridge.conversations import phone_key
 
 # Characters. A name is shown in one line of a table.
 MAX_NAME = 60
@@ -32,7 +32,7 @@ class PairedPhone:
     @property
     def key(self) -> str:
         """Names the phone in files and logs without telling its token: 32 hex digits."""
-        return hashlib.sha256(self.link.token.encode()).hexdigest()[:32]
+        return phone_key(self.link.token)
 
 
 def checked_name(text: str) -> str:
