@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any
 
 from coralmux import Attachment, BackendError, ToolStatus
 from coralmux.bridge.backend import Backend, Piece, Question
@@ -65,7 +66,8 @@ class Answering:
         """What the backend says. Raises BackendError, or Failed, behind all that it said."""
         something = False
         while (piece := await self._next()) is not None:
-            something = something or isinstance(piece, Attachment) or bool(piece)
+            if isinstance(piece, Attachment) or (isinstance(piece, str) and piece.strip()):
+                something = True
             yield piece
             self._room.release()
         self._raise()
@@ -93,14 +95,22 @@ class Answering:
             # Not `from error`: a traceback may hold what is in the messages.
             raise as_told(error) from None
 
-    async def stop(self) -> bool:
+    async def stop(self, within: float) -> bool:
         """End the backend's work, and tell it that nobody waits any more. Whether it ended."""
         self.task.cancel()
-        await asyncio.wait([self.task], timeout=STOP_SECONDS)
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(STOP_SECONDS):
-                await self._backend.abort(self._question)
-        return self.task.done()
+        await asyncio.wait([self.task], timeout=within)
+        told = await finished(self._backend.abort(self._question), within)
+        return self.task.done() and told
+
+
+async def finished(work: Coroutine[Any, Any, Any], within: float) -> bool:
+    """Let it run for so many seconds at most, whatever it raises; whether it ended."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    done, _ = await asyncio.wait([task], timeout=within)
+    if not done:
+        task.cancel()
+    return bool(done)
 
 
 def as_told(error: BaseException) -> BackendError:

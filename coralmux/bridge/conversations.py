@@ -22,7 +22,7 @@ import msgspec
 
 from coralmux import HistoryEntry, Turn, private_files
 
-# Bytes of a conversation's file. One has to fit into a message to the phone.
+# Bytes of a conversation's file, which is written anew with each question and answer.
 MAX_BYTES = 1_000_000
 
 # Characters of one question or answer that are kept.
@@ -70,7 +70,7 @@ class Conversations:
     def __init__(
         self, directory: Path, *, turns: int = 200, say: Callable[[str], None] = lambda text: None
     ) -> None:
-        self._directory = Path(directory)
+        self.directory = Path(directory)
         self._most = (turns + 1) // 2
         self._say = say
 
@@ -116,17 +116,17 @@ class Conversations:
             private_files.delete(self._path(phone, agent_id))
             return
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self._directory / phone)
+            shutil.rmtree(self.directory / phone)
 
     def delete_agent(self, agent_id: str) -> None:
         """Delete every phone's conversation with an agent."""
-        if self._directory.is_dir():
-            for directory in self._directory.iterdir():
+        if self.directory.is_dir():
+            for directory in self.directory.iterdir():
                 self.delete(directory.name, agent_id)
 
     def _path(self, phone: str, agent_id: str) -> Path:
         digest = hashlib.sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()
-        return self._directory / phone / f"{digest[:32]}.json"
+        return self.directory / phone / f"{digest[:32]}.json"
 
     def _read(self, phone: str, agent_id: str) -> _File:
         path = self._path(phone, agent_id)
@@ -150,7 +150,7 @@ class Conversations:
         while len(content := msgspec.json.encode(kept)) > MAX_BYTES and len(kept.exchanges) > 1:
             del kept.exchanges[: 1 + len(kept.exchanges) // 10]
         # The directory above may be this phone's first as well.
-        private_files.make_directory(self._directory)
+        private_files.make_directory(self.directory)
         private_files.make_directory(path.parent)
         if not path.exists():
             self._make_room(path.parent)

@@ -98,6 +98,7 @@ class _Daemon:
         self._service: Service
         self._main: asyncio.Task[int] | None = None
         self._leaving: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
 
     async def run(self) -> int:
         place = Place(
@@ -171,8 +172,8 @@ class _Daemon:
     async def _until_left(self) -> int:
         watching = asyncio.create_task(self._watch())
         try:
-            while self._agent.pairings and self._leaving is None:
-                # Ends with the last pairing; meanwhile another may have been taken on.
+            while self._leaving is None and await self._any_phone():
+                # Ends with the last pairing, which another may be about to follow.
                 await self._agent.serve()
         except Stopped as error:
             text = f"No phone is left to serve. {error} Pair anew: coralmux-agent pair"
@@ -189,6 +190,10 @@ class _Daemon:
             return DONE
         self._log.warn("No phone is left to serve. Pair one: coralmux-agent pair")
         return REFUSED
+
+    async def _any_phone(self) -> bool:
+        async with self._changing:
+            return bool(self._agent.pairings)
 
     def _leave(self) -> None:
         """Asked to leave; asked again, leave at once."""
@@ -283,7 +288,8 @@ class _Daemon:
             except ConfigError as error:
                 self._log.warn(f"The config was changed and is not taken: {error}")
                 continue
-            await self._change(config.phones)
+            async with self._changing:
+                await self._change(config.phones)
             if replace(config, phones=()) != replace(self._config, phones=()):
                 self._log.warn(
                     "The config was changed. Phones are taken on and let go as it says; "

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -56,19 +57,17 @@ class Log:
         self.tell("note", text, warning=True)
 
     @contextlib.contextmanager
-    def library(self) -> Any:
-        """Meanwhile, what the library logs is said here too: its warnings, or all for programs."""
-        root = logging.getLogger("coralmux")
+    def library(self) -> Iterator[None]:
+        """Meanwhile, what is logged is said here too: our warnings, or all for programs; and
+        that others have logged a warning."""
+        root, ours = logging.getLogger(), logging.getLogger("coralmux")
         handler = _Records(self, everything=self._json is not None)
-        before = root.propagate, root.level
         root.addHandler(handler)
-        root.propagate = False
-        root.setLevel(logging.INFO if self._json is not None else logging.WARNING)
+        ours.setLevel(logging.INFO if self._json is not None else logging.WARNING)
         try:
             yield
         finally:
             root.removeHandler(handler)
-            root.propagate, root.level = before
 
 
 class _Records(logging.Handler):
@@ -78,13 +77,19 @@ class _Records(logging.Handler):
         self._everything = everything
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._everything and any(told in str(record.msg) for told in _TOLD_OTHERWISE):
+        warning = record.levelno >= logging.WARNING
+        if record.name.split(".")[0] != "coralmux":
+            if not warning:
+                return
+            # Frameworks, and asyncio, put into a log what is nobody's business.
+            text = f"{record.name} logged a warning ({record.module}, line {record.lineno})."
+        elif not self._everything and any(told in str(record.msg) for told in _TOLD_OTHERWISE):
             return
-        text = record.getMessage()
-        # Its text and its traceback may hold what was in a message.
+        else:
+            text = record.getMessage()
+        # Neither its text nor its traceback, which may hold what was in a message.
         if record.exc_info and record.exc_info[0] is not None:
             text += f" ({record.exc_info[0].__name__})"
-        warning = record.levelno >= logging.WARNING
         self._log.tell("log", text, warning=warning, logger=record.name)
 
 

@@ -19,6 +19,9 @@ SHORT, LONG = 200, 50_000
 # Messages or findings in one answer.
 MOST = 200
 
+# Bytes of messages in one answer: what every relay takes, with encryption around it.
+MOST_BYTES = 700_000
+
 
 def text(payload: dict[str, Any], key: str, *, needed: bool = False, longest: int = SHORT) -> str:
     """A text; "" where there is none, unless it is needed."""
@@ -63,10 +66,21 @@ def agent(payload: dict[str, Any], *, named: bool = False) -> AgentSpec:
     return AgentSpec(id=text(payload, "id", needed=named), temperature=temperature, **texts)
 
 
-def plain(value: Any) -> Any:
-    """What a backend answered, as JSON has it."""
+def newest(messages: list[Any]) -> list[Any]:
+    """As many of the last ones as fit into one message to the phone."""
+    size = 0
+    for n, message in enumerate(reversed(messages)):
+        size += len(msgspec.json.encode(message))
+        if size > MOST_BYTES:
+            return messages[len(messages) - n :]
+    return messages
+
+
+def plain(value: Any, type: Any) -> Any:
+    """What a backend answered, as JSON has it, if it is of this type."""
     try:
         found = msgspec.to_builtins(value)
+        msgspec.convert(found, type)
         msgspec.json.encode(found)
     except (TypeError, ValueError, msgspec.MsgspecError, RecursionError):
         raise BackendError(

@@ -34,8 +34,8 @@ class Seen:
             return {}
         return {key: msgspec.structs.asdict(phone) for key, phone in found.items()}
 
-    def mark(self, key: str, name: str, *, verified: bool, protocol: int) -> bool:
-        """The phone is here. Whether it is time to `write`."""
+    def mark(self, key: str, name: str, *, verified: bool, protocol: int) -> None:
+        """The phone is here now."""
         self._phones[key] = {
             "at": int(time.time()),
             "name": name,
@@ -43,16 +43,16 @@ class Seen:
             "protocol": protocol,
         }
         self._changed = True
-        return time.monotonic() - self._written >= _PAUSE_SECONDS
 
     def forget(self, key: str) -> None:
         self._changed = self._phones.pop(key, None) is not None or self._changed
 
-    def write(self) -> None:
-        """Put it on the disk if anything changed. Raises OSError."""
-        if not self._changed:
+    def write(self, *, at_once: bool = False) -> None:
+        """Put it on the disk if anything changed, and not too often. Raises OSError."""
+        now = time.monotonic()
+        if not self._changed or (now - self._written < _PAUSE_SECONDS and not at_once):
             return
-        self._changed, self._written = False, time.monotonic()
+        self._changed, self._written = False, now
         private_files.make_directory(self._path.parent)
         private_files.replace(self._path, msgspec.json.encode(self._phones))
 

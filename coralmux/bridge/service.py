@@ -13,9 +13,12 @@ import msgspec
 
 from coralmux import (
     Agent,
+    AgentProfile,
     Attachment,
     BackendError,
     ChatMessage,
+    HistoryEntry,
+    MemoryHit,
     Request,
     Unsupported,
 )
@@ -34,7 +37,8 @@ T = TypeVar("T")
 class Service:
     """Answers the phones of an agent by a backend. `close` it when the agent has ended.
 
-    `silence_seconds` is the longest silence within an answer.
+    `silence_seconds` is the longest silence within an answer; `heard` is called whenever a
+    phone asks something; `say` tells the operator something in one line.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Service:
         *,
         silence_seconds: float = 300.0,
         system_status: bool = False,
+        heard: Callable[[ChatMessage], None] = lambda message: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._backend = backend
@@ -52,6 +57,7 @@ class Service:
         self._reports = reports
         self._silence_seconds = silence_seconds
         self._system_status = system_status
+        self._heard = heard
         self._say = say
         # One thread: what is written stays in order, and does not wait for a backend that
         # keeps all of asyncio's own threads busy.
@@ -60,6 +66,8 @@ class Service:
         self._endings: set[asyncio.Task[None]] = set()
         # Answers that are on their way.
         self.running = 0
+        # How long a backend may take to end an answer that is not wanted any more.
+        self.stop_seconds = STOP_SECONDS
 
     def attach(self, agent: Agent) -> None:
         """Be what answers this agent's phones."""
@@ -90,6 +98,8 @@ class Service:
         """The handler of chats."""
         asked = self._reports.asked(message.pairing, message.id, message.text, message.attachments)
         said: list[str] = []
+        files: list[Attachment] = []
+        self._heard(message)
         self.running += 1
         try:
             question = await self._question(message)
@@ -102,16 +112,19 @@ class Service:
             )
             answering = Answering(self._backend, question, silence_seconds=self._silence_seconds)
             try:
-                async for piece in answering.pieces():
-                    if isinstance(piece, str):
-                        said.append(piece)
-                        asked.said(piece)
-                    elif isinstance(piece, Attachment):
-                        said.append(_with_files("", [piece]))
-                    yield piece
+                async with contextlib.aclosing(answering.pieces()) as pieces:
+                    async for piece in pieces:
+                        if isinstance(piece, str):
+                            said.append(piece)
+                            asked.said(piece)
+                        elif isinstance(piece, Attachment):
+                            files.append(piece)
+                        yield piece
             finally:
                 # Neither a second cancelling nor the end of the agent may cut this short.
-                ending = asyncio.create_task(self._end(answering, question, "".join(said)))
+                ending = asyncio.create_task(
+                    self._end(answering, question, _with_files("".join(said), files))
+                )
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
                 await asyncio.shield(ending)
@@ -119,6 +132,10 @@ class Service:
         except BackendError as error:
             asked.ended("failed", error.kind if isinstance(error, Failed) else "BackendError")
             raise
+        except Exception as error:
+            # Raised as it is, the library would log it with its text.
+            asked.ended("failed", type(error).__name__)
+            raise as_told(error) from None
         except (asyncio.CancelledError, GeneratorExit):
             asked.ended("broken_off")
             raise
@@ -136,10 +153,10 @@ class Service:
                 question.id,
                 said,
             )
-        if not answering.complete and not await answering.stop():
+        if not answering.complete and not await answering.stop(self.stop_seconds):
             self._say(
-                f"The backend did not end an answer within {STOP_SECONDS:g} s of being told to. "
-                "It was left behind and may still be at work."
+                f"The backend did not end an answer within {self.stop_seconds:g} s of being "
+                "told to. It was left behind and may still be at work."
             )
 
     async def _question(self, message: ChatMessage) -> Question:
@@ -179,10 +196,12 @@ class Service:
             found = await self._asked(self._backend.history(phone, agent_id, limit))
         else:
             found = await self._keep(self._conversations.entries, phone, agent_id, limit) or []
-        return {"messages": payloads.plain(found)}
+        return {"messages": payloads.newest(payloads.plain(found, list[HistoryEntry]))}
 
     async def _list_agents(self, request: Request) -> dict[str, Any]:
-        return {"agents": payloads.plain(await self._asked(self._backend.agents()))}
+        return {
+            "agents": payloads.plain(await self._asked(self._backend.agents()), list[AgentProfile])
+        }
 
     async def _create_agent(self, request: Request) -> dict[str, Any]:
         return await self._change(
@@ -206,7 +225,7 @@ class Service:
 
     async def _change(self, action: str, change: Callable[[], Awaitable[Any]]) -> dict[str, Any]:
         try:
-            agent = payloads.plain(await self._asked(change()))
+            agent = payloads.plain(await self._asked(change()), AgentProfile)
         except BackendError as error:
             return {"ok": False, "action": action, "error": str(error)}
         return {"ok": True, "action": action, "agent": agent}
@@ -219,22 +238,24 @@ class Service:
                 payloads.limit(request.payload, 10),
             )
         )
-        return {"results": payloads.plain(found)}
+        return {"results": payloads.plain(found, list[MemoryHit])}
 
     async def _list_groups(self, request: Request) -> dict[str, Any]:
-        return {"rooms": payloads.plain(await self._asked(self._backend.groups()))}
+        return {
+            "rooms": payloads.plain(await self._asked(self._backend.groups()), list[dict[str, Any]])
+        }
 
     async def _group_messages(self, request: Request) -> dict[str, Any]:
         room = payloads.text(request.payload, "room_id", needed=True)
         limit = payloads.limit(request.payload, 50)
         found = await self._asked(self._backend.group_messages(room, limit))
-        return {"room_id": room, "messages": payloads.plain(found)}
+        return {"room_id": room, "messages": payloads.plain(found, list[dict[str, Any]])}
 
     async def _group_send(self, request: Request) -> dict[str, Any]:
         room = payloads.text(request.payload, "room_id", needed=True)
         text = payloads.text(request.payload, "text", needed=True, longest=payloads.LONG)
         message = await self._asked(self._backend.group_send(room, text))
-        return {"room_id": room, "message": payloads.plain(message)}
+        return {"room_id": room, "message": payloads.plain(message, dict[str, Any])}
 
     async def _status(self, request: Request) -> dict[str, Any]:
         if not self._system_status:
@@ -269,13 +290,12 @@ class Service:
         loop = asyncio.get_running_loop()
         try:
             result = await loop.run_in_executor(self._disk, work, *arguments)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             # No reason not to answer.
             if not self._disk_failed:
-                why = error.strerror or type(error).__name__
-                self._say(
-                    f"Conversations cannot be kept: {why}. Make room, or mend {error.filename}."
-                )
+                why = getattr(error, "strerror", "") or type(error).__name__
+                where = self._conversations.directory
+                self._say(f"Conversations cannot be kept: {why}. Make room in {where}, or mend it.")
             self._disk_failed = True
             return None
         self._disk_failed = False

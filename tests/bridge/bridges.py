@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import coralmux
-from tests.client.meeting import new_link, phone_for
+from coralmux.bridge import Backend
+from coralmux.bridge.conversations import Conversations, phone_key
+from coralmux.bridge.logs import Log
+from coralmux.bridge.reports import Reports
+from coralmux.bridge.service import Service
+from tests.client.meeting import agent_for, new_link, phone_for, serving
 from tests.support.client import SOON
 from tests.support.process import RelayProcess, clean_environment
 from tests.support.waiting import eventually
@@ -128,3 +133,65 @@ async def bridge(
         if there.process.poll() is None:
             there.process.kill()
             there.process.wait()
+
+
+class Heard(Log):
+    """A log that keeps what it is told. `events` are their names with all fields."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.lines: list[str] = []
+
+    def tell(self, event: str, text: str, *, warning: bool = False, **fields: Any) -> None:
+        self.events.append((event, fields))
+        self.lines.append(text)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == event]
+
+
+class Served:
+    """A backend in the test's process, behind all of the bridge but its command."""
+
+    def __init__(
+        self,
+        links: Sequence[coralmux.PairingLink],
+        backend: Backend,
+        directory: Path,
+        **options: Any,
+    ) -> None:
+        self.links = list(links)
+        self.log = Heard()
+        turns = options.pop("history_turns", 200)
+        self.conversations = Conversations(directory, turns=turns, say=self.log.warn)
+        reports = Reports(self.log, lambda link: f"Phone {self.links.index(link)}")
+        self.service = Service(backend, self.conversations, reports, say=self.log.warn, **options)
+        self.agent = agent_for(*links, finish_unheard=True)
+        self.agent.on_event(reports.event)
+        self.service.attach(self.agent)
+
+    def phone(self, n: int = 0, **options: Any) -> coralmux.Phone:
+        return phone_for(self.links[n], **options)
+
+    def key(self, n: int = 0) -> str:
+        return phone_key(self.links[n].token)
+
+
+@contextlib.asynccontextmanager
+async def served(
+    links: RelayProcess | Sequence[coralmux.PairingLink],
+    backend: Backend,
+    directory: Path,
+    **options: Any,
+) -> AsyncIterator[Served]:
+    """The backend is served, to one phone where a relay is given; everything must end well."""
+    if isinstance(links, RelayProcess):
+        links = [new_link(links)]
+    there = Served(links, backend, directory, **options)
+    try:
+        async with serving(there.agent):
+            yield there
+    finally:
+        async with asyncio.timeout(PATIENCE):
+            await there.service.close()
