@@ -22,6 +22,10 @@ from coralmux.text import one_line
 
 PREFIX = "/ap/v1"
 
+# A page of a list that is as long as lists are here. Some servers know the first two
+# names, others the last two, and all have pages of ten where they see none.
+_ALL = {"current_page": 1, "page_size": 1000, "page": 1, "pageSize": 1000}
+
 # Bytes of a step with its output, and of a file that the agent made.
 _LARGEST_BODY = 16_000_000
 LARGEST_FILE = 5_000_000
@@ -106,15 +110,13 @@ class TaskServer:
 
     async def all_done(self, task: str) -> bool:
         """Whether there are steps, and all of them completed."""
-        params = {"current_page": 1, "page_size": 1000}
-        found = await self._asked("GET", f"{_path(task)}/steps", params=params)
+        found = await self._asked("GET", f"{_path(task)}/steps", params=_ALL)
         steps = [self._step(each) for each in _listed(found, "steps")]
         return bool(steps) and all(step.status == "completed" for step in steps)
 
     async def artifacts(self, task: str) -> list[Artifact]:
         """The files that the agent made."""
-        params = {"current_page": 1, "page_size": 1000}
-        found = await self._asked("GET", f"{_path(task)}/artifacts", params=params)
+        found = await self._asked("GET", f"{_path(task)}/artifacts", params=_ALL)
         return [
             Artifact(each["artifact_id"], str(each.get("file_name") or "file"))
             for each in _listed(found, "artifacts")

@@ -142,6 +142,20 @@ async def test_a_file_that_cannot_be_had_spoils_no_answer(
     assert found.error == ""
 
 
+@pytest.mark.parametrize("page_size", ["page_size", "pageSize"])
+async def test_more_files_than_a_page_has_come_too(
+    agent: AgentProtocol, backend: Backend, page_size: str
+) -> None:
+    async def act(task: Task, number: int) -> dict[str, Any]:
+        task.artifacts += [Artifact(f"{number}.txt", b"Hello") for number in range(22)]
+        return step("Written.", is_last=True)
+
+    agent.act, agent.page_size = act, page_size
+    found = await outcome(backend, question())
+    assert len(found.attachments) == 20
+    assert found.text == "Written.\n\n[2 more files stay at the agent.]"
+
+
 @pytest.mark.parametrize(
     ("prefix", "path"),
     [

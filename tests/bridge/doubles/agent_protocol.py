@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from tests.bridge.doubles.http_exchange import Exchange, http_server
 
@@ -47,12 +48,14 @@ Script = Callable[[Task, int], Awaitable[dict[str, Any] | None]]
 
 class AgentProtocol:
     """`root` is the server's address, and `prefix` where the API is. `act` does the n-th step
-    (from 1) of a task; None is a failure. `pages`: lists come with a note on their pages."""
+    (from 1) of a task; None is a failure. `pages`: lists come with a note on their pages,
+    `page_size` is what asks for more than ten."""
 
     def __init__(self, prefix: str) -> None:
         self.root = ""
         self.prefix = prefix
         self.pages = True
+        self.page_size = "page_size"
         self.tasks: list[Task] = []
         self.exchanges: list[Exchange] = []
         self.act: Script = steps(step("Done.", is_last=True))
@@ -103,6 +106,8 @@ class AgentProtocol:
             await self._list(exchange, what, shown)
 
     async def _list(self, exchange: Exchange, key: str, found: list[Any]) -> None:
+        query = parse_qs(exchange.path.partition("?")[2])
+        found = found[: int(query.get(self.page_size, ["10"])[0])]
         await exchange.respond(200, {key: found, "pagination": {}} if self.pages else found)
 
 
