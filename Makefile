@@ -7,13 +7,13 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install model parts run test test-quick style format types imports docs bench fuzz soak clean
+.PHONY: help install model parts run demo test test-quick style format types imports docs bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# One stamp for what runs the relay, one for what tests it: with nothing to
-# install, neither asks the network.
+# One stamp for what runs the relay, one for what the agent and the phone need on top, one
+# for what tests them: with nothing to install, none asks the network.
 $(VENV)/.relay: requirements.txt pyproject.toml
 	@test -x $(BIN)/python || { echo "Making $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the relay ..."
@@ -21,7 +21,12 @@ $(VENV)/.relay: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.relay
+$(VENV)/.agent: requirements-agent.txt $(VENV)/.relay
+	@echo "Installing the agent and the phone ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-agent.txt
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.agent
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
@@ -38,6 +43,9 @@ install: $(VENV)/.dev  ## set up .venv for running and testing
 
 run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
 	@exec $(BIN)/coralmux-relay -addr $(ADDR) -state-dir $(STATE) -make-admin-key
+
+demo: $(VENV)/.agent $(VENV)/.model  ## chat with a real model: relay, model, agent and a link (LAN=1, PORT=N)
+	@exec $(BIN)/python -m demo --state $(STATE)/demo $(if $(PORT),--port $(PORT)) $(if $(LAN),--lan $(LAN))
 
 # Quiet, and without the network, where nothing is missing.
 parts: install  ## what real parts the tests lack (Chromium), where root can apt-get them

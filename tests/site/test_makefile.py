@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WHAT_IS_INSTALLED = ("requirements.txt", "requirements-dev.txt", "pyproject.toml")
+WHAT_IS_INSTALLED = (
+    "requirements.txt",
+    "requirements-agent.txt",
+    "requirements-model.txt",
+    "requirements-dev.txt",
+    "pyproject.toml",
+)
 
 
 @pytest.fixture
@@ -21,7 +29,7 @@ def checkout(tmp_path: Path) -> Path:
         shutil.copy(ROOT / name, tmp_path)
         os.utime(tmp_path / name, (0, 0))
     (tmp_path / ".venv").mkdir()
-    for age, stamp in ((20, ".relay"), (10, ".dev")):
+    for age, stamp in ((20, ".relay"), (15, ".agent"), (10, ".model"), (10, ".dev")):
         touch(tmp_path / ".venv" / stamp, ago=age)
     return tmp_path
 
@@ -43,11 +51,12 @@ def would_run(checkout: Path, *targets: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize("target", ["install", "run", "test", "test-quick"])
+@pytest.mark.parametrize("target", ["install", "run", "demo", "test", "test-quick"])
 def test_again_with_nothing_to_install_nothing_is_installed(checkout: Path, target: str) -> None:
     commands = would_run(checkout, target)
     assert "pip" not in commands
     assert ("coralmux-relay -addr" in commands) is (target == "run")
+    assert ("python -m demo" in commands) is (target == "demo")
     assert ("python -m pytest" in commands) is target.startswith("test")
 
 
@@ -57,6 +66,7 @@ def test_again_with_nothing_to_install_nothing_is_installed(checkout: Path, targ
         ("requirements.txt", "run", "-r requirements.txt"),
         ("requirements.txt", "test-quick", "-r requirements.txt"),
         ("pyproject.toml", "run", "--editable ."),
+        ("requirements-agent.txt", "demo", "-r requirements-agent.txt"),
         ("requirements-dev.txt", "test-quick", "-r requirements-dev.txt"),
     ],
 )
@@ -71,5 +81,38 @@ def test_what_changed_is_installed_again(
 
 
 def test_running_the_relay_installs_nothing_for_the_tests(checkout: Path) -> None:
+    touch(checkout / "requirements-agent.txt")
     touch(checkout / "requirements-dev.txt")
     assert "pip" not in would_run(checkout, "run")
+
+
+def test_the_demo_installs_nothing_for_the_tests(checkout: Path) -> None:
+    touch(checkout / "requirements-dev.txt")
+    assert "pip" not in would_run(checkout, "demo")
+
+
+def test_what_the_demo_is_told_reaches_it(checkout: Path) -> None:
+    told = would_run(checkout, "demo", "LAN=192.168.1.20", "PORT=8443", "STATE=there")
+    assert "--state there/demo --port 8443 --lan 192.168.1.20" in told
+
+
+def test_nothing_is_pinned_twice() -> None:
+    files = [ROOT / name for name in WHAT_IS_INSTALLED if name.endswith(".txt")]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    pinned = [line.partition("==")[0].lower().replace("_", "-") for line in lines if "==" in line]
+    assert len(pinned) > 100
+    assert len(pinned) == len(set(pinned))
+
+
+def test_the_agent_needs_nothing_that_is_not_pinned() -> None:
+    pinned = {
+        line.partition("==")[0].lower().replace("_", "-")
+        for name in ("requirements.txt", "requirements-agent.txt")
+        for line in (ROOT / name).read_text().splitlines()
+        if "==" in line
+    }
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = extras["dependencies"]
+    for extra in ("bridge", "phone"):
+        wanted = wanted + extras["optional-dependencies"][extra]
+    assert {re.split(r"[<>=;\[ ]", line)[0] for line in wanted} <= pinned
