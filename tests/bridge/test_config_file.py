@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import stat
 import subprocess
 import sys
@@ -117,6 +118,7 @@ from coralmux import PairingLink
 from coralmux.bridge.config_file import editing
 from coralmux.bridge.phones import PairedPhone
 path, number = Path(sys.argv[1]), sys.argv[2]
+print("here", flush=True)
 with editing(path) as file:
     print("in", flush=True)
     sys.stdin.readline()
@@ -135,16 +137,20 @@ def test_two_that_change_it_at_once_wait_for_each_other(path: Path) -> None:
             cwd=Path(__file__).parents[2],
         )
 
-    first = start(1)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "in\n"
-    second = start(2)
-    # It may go on as soon as it is let in.
-    for process in (second, first):
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    for process in (first, second):
-        process.communicate(timeout=30)
+    def says(process: subprocess.Popen[str], within: float) -> str:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], within)
+        return process.stdout.readline().strip() if ready else ""
+
+    first, second = start(1), start(2)
+    assert {says(first, 30), says(second, 30)} == {"here"}
+    (inside, _, _) = select.select([first.stdout, second.stdout], [], [], 30)
+    assert len(inside) == 1
+    before, after = (first, second) if inside == [first.stdout] else (second, first)
+    assert says(before, 30) == "in"
+    # Would it come in, it would do so now.
+    assert says(after, 0.5) == ""
+    for process in (before, after):
+        process.communicate("\n", timeout=30)
         assert process.returncode == 0
-    assert [one.name for one in load_phones(path)] == ["1", "2"]
+    assert {one.name for one in load_phones(path)} == {"1", "2"}
