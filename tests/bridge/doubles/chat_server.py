@@ -34,9 +34,9 @@ class ChatServer:
 
 
 @contextlib.asynccontextmanager
-async def chat_server() -> AsyncIterator[ChatServer]:
+async def chat_server(port: int = 0) -> AsyncIterator[ChatServer]:
     server = ChatServer()
-    async with http_server(server.handle) as root:
+    async with http_server(server.handle, port=port) as root:
         server.base_url = f"{root}/v1"
         yield server
 

@@ -75,7 +75,9 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def http_server(handler: Handler, ssl: tls.SSLContext | None = None) -> AsyncIterator[str]:
+async def http_server(
+    handler: Handler, *, ssl: tls.SSLContext | None = None, port: int = 0
+) -> AsyncIterator[str]:
     """The root URL. What a handler raises, other than a broken connection, fails the test."""
     failures: list[BaseException] = []
     open_now: set[asyncio.Task[Any]] = set()
@@ -97,7 +99,7 @@ async def http_server(handler: Handler, ssl: tls.SSLContext | None = None) -> As
             open_now.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=ssl)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=ssl)
     try:
         yield f"http{'s' if ssl else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
