@@ -128,19 +128,19 @@ with editing(path) as file:
 
 @pytest.mark.slow
 def test_two_that_change_it_at_once_wait_for_each_other(path: Path) -> None:
-    def start(number: int) -> subprocess.Popen[str]:
+    def start(number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-c", ADD, str(path), str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            bufsize=0,
             cwd=Path(__file__).parents[2],
         )
 
-    def says(process: subprocess.Popen[str], within: float) -> str:
+    def says(process: subprocess.Popen[bytes], within: float) -> str:
         assert process.stdout is not None
         ready, _, _ = select.select([process.stdout], [], [], within)
-        return process.stdout.readline().strip() if ready else ""
+        return process.stdout.readline().decode().strip() if ready else ""
 
     first, second = start(1), start(2)
     assert {says(first, 30), says(second, 30)} == {"here"}
@@ -151,6 +151,6 @@ def test_two_that_change_it_at_once_wait_for_each_other(path: Path) -> None:
     # Would it come in, it would do so now.
     assert says(after, 0.5) == ""
     for process in (before, after):
-        process.communicate("\n", timeout=30)
+        process.communicate(b"\n", timeout=30)
         assert process.returncode == 0
     assert {one.name for one in load_phones(path)} == {"1", "2"}
