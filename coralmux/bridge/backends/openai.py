@@ -22,7 +22,7 @@ from coralmux.bridge.profiles import DEFAULT, Profile, Profiles
 from coralmux.text import one_line
 
 # Seconds that a model may take for its first token while it is tried: it may be loaded then.
-_TRY_SECONDS = 120
+_TRY_SECONDS = 90
 
 
 class OpenaiSettings(ServerSettings, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -133,7 +133,7 @@ class OpenaiBackend(Backend):
         except TimeoutError:
             yield Finding(
                 False,
-                "The model did not begin to answer within two minutes.",
+                "The model did not begin to answer within a minute and a half.",
                 "It may still be loading, or be too large for its machine.",
             )
 
