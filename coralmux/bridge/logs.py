@@ -28,15 +28,17 @@ class Log:
 
     def __init__(self, *, as_json: bool = False, quiet: bool = False) -> None:
         self._quiet = quiet and not as_json
-        self._console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        self._console = _Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._json: Any = None
         if as_json:
             self._json = structlog.wrap_logger(
                 structlog.PrintLogger(sys.stderr),
                 processors=[
                     structlog.processors.TimeStamper(fmt="iso", utc=True),
+                    structlog.processors.add_log_level,
                     structlog.processors.JSONRenderer(ensure_ascii=False),
                 ],
+                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
             )
 
     def tell(self, event: str, text: str, *, warning: bool = False, **fields: Any) -> None:
@@ -46,8 +48,8 @@ class Log:
         with contextlib.suppress(OSError, ValueError):
             if self._json is not None:
                 fields = {k: _fit(v) if isinstance(v, str) else v for k, v in fields.items()}
-                level = "warning" if warning else "info"
-                self._json.msg(event, level=level, text=text, **fields)
+                write = self._json.warning if warning else self._json.info
+                write(event, text=text, **fields)
             elif warning or not self._quiet:
                 line = Text.assemble((time.strftime("%H:%M:%S "), "dim"), text)
                 self._console.print(line, style="yellow" if warning else None, soft_wrap=True)
@@ -61,13 +63,20 @@ class Log:
         """Meanwhile, what is logged is said here too: our warnings, or all for programs; and
         that others have logged a warning."""
         root, ours = logging.getLogger(), logging.getLogger("coralmux")
-        handler = _Records(self, everything=self._json is not None)
+        handler, before = _Records(self, everything=self._json is not None), ours.level
         root.addHandler(handler)
         ours.setLevel(logging.INFO if self._json is not None else logging.WARNING)
         try:
             yield
         finally:
             root.removeHandler(handler)
+            ours.setLevel(before)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Where rich would end the program."""
+        self.quiet = True
 
 
 class _Records(logging.Handler):
