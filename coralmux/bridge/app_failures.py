@@ -7,6 +7,7 @@ the status of HTTP and the name of the class say enough.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,10 @@ _BY_NAME = {
     "ConnectError": _UNREACHABLE,
     "ConnectionError": _UNREACHABLE,
     "ConnectionRefusedError": _UNREACHABLE,
+    "AuthenticationError": _BY_STATUS[401],
+    "PermissionDeniedError": _BY_STATUS[403],
+    "NotFoundError": _BY_STATUS[404],
+    "RateLimitError": _BY_STATUS[429],
     "RemoteProtocolError": _BROKE_OFF,
     "ReadError": _BROKE_OFF,
 }
@@ -60,8 +65,10 @@ def explain(error: BaseException) -> coralmux.BackendError:
         for kind in type(cause).__mro__:
             if sentence := of_name(kind.__name__):
                 return coralmux.BackendError(sentence)
+        if sentence := of_name(_name(cause)):
+            return coralmux.BackendError(sentence)
     return coralmux.BackendError(
-        f"The app failed with {type(error).__name__}. The agent's window at home says where."
+        f"The app failed with {_name(error)}. The agent's window at home says where."
     )
 
 
@@ -72,9 +79,15 @@ def of_name(name: str) -> str:
 
 def locate(error: BaseException, directory: Path) -> str:
     """What the operator is told: the classes of the errors, and the app's own line."""
-    names = " from ".join(type(cause).__name__ for cause in _causes(error))
+    names = " from ".join(_name(cause) for cause in _causes(error))
     line = next((line for c in _causes(error) if (line := own_line(c, directory))), "")
     return one_line(f"The app failed with {names}{f' at {line}' if line else ''}.")
+
+
+def _name(error: BaseException) -> str:
+    """The class of an error, or of the one that it tells of as a text."""
+    told = re.match(r"(\w+(?:Error|Exception)): ", str(error))
+    return told[1] if told else type(error).__name__
 
 
 def _of_status(status: int) -> str:
