@@ -174,7 +174,7 @@ def test_what_it_tells_to_type_works_in_the_network_by_tls(
             typed,
             shell=True,
             cwd=ROOT,
-            env=clean_environment(CORALMUX_DATA_DIR=str(tmp_path / "phone")),
+            env=clean_environment(CORALMUX_DATA_DIR=str(state / "phone")),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
