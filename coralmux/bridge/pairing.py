@@ -133,7 +133,7 @@ def _free_name(wish: Wish, file: ConfigFile) -> str:
     for phone in phones:
         if wish.token and phone.link.token == wish.token:
             raise PairingError(
-                f"This token is the phone {phone.name!r}'s. A token is for one phone: get "
+                f"This token belongs to the phone {phone.name!r}. A token is for one phone: get "
                 "another, or unpair that one first."
             )
     return wish.name
