@@ -31,6 +31,9 @@ MAX_CHARACTERS = 100_000
 # Conversations of one phone: a phone can name as many agents as it likes.
 MAX_AGENTS = 100
 
+# A phone may name it, or none: it is one agent either way.
+_DEFAULT = "default"
+
 _VERSION = 1
 
 
@@ -125,6 +128,8 @@ class Conversations:
                 self.delete(directory.name, agent_id)
 
     def _path(self, phone: str, agent_id: str) -> Path:
+        if agent_id == _DEFAULT:
+            agent_id = ""
         digest = hashlib.sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()
         return self.directory / phone / f"{digest[:32]}.json"
 

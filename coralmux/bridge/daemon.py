@@ -43,7 +43,7 @@ DONE, FAILED, REFUSED = 0, 1, 2
 _WATCH_SECONDS = 1.0
 
 # Seconds that is waited at the end for what was left behind.
-_LEAVE_SECONDS = 3.0
+_LEAVE_SECONDS = 2.0
 
 # Seconds that a backend gets to end an answer when we leave at once.
 _HURRIED_SECONDS = 0.5

@@ -62,7 +62,7 @@ class Bridge:
                     *self.options,
                 ],
                 cwd=self.directory,
-                env=clean_environment(PYTHONPATH=str(ROOT), **env),
+                env=clean_environment(**{"PYTHONPATH": str(ROOT), **env}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

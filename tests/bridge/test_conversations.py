@@ -48,6 +48,13 @@ def test_questions_and_answers_stay_together_whichever_ends_first(tmp_path: Path
     assert [turn.role for turn in kept.turns(PHONE, "")] == ["user", "assistant"] * 2
 
 
+def test_the_default_agent_is_the_one_that_no_name_is_given_of(tmp_path: Path) -> None:
+    kept = Conversations(tmp_path)
+    talk(kept, "one", agent="default")
+    talk(kept, "two", agent="")
+    assert said(kept, "default") == said(kept, "") == ["one", "to one", "two", "to two"]
+
+
 def test_entries_say_when_they_were(tmp_path: Path) -> None:
     kept = Conversations(tmp_path)
     talk(kept, "one")
