@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import httpx
@@ -31,12 +31,15 @@ _TOO_LONG = re.compile(
     r"|too many (input |prompt )?tokens|token count.{0,40}exceeds",
     re.IGNORECASE,
 )
-# ... and that they do not have the model.
+# ... that they do not have the model, ...
 _UNKNOWN_MODEL = re.compile(
     r"model.{0,120}(not[ _]found|not exist|not loaded|not a valid|unknown|try pulling)"
     r"|(unknown|invalid|no such|not a valid)[ _]model",
     re.IGNORECASE,
 )
+
+# ... and that it does not see.
+_NO_EYES = re.compile(r"image|vision|multi-?modal", re.IGNORECASE)
 
 
 class TooLong(Exception):
@@ -71,7 +74,7 @@ class CompletionServer:
         if response.status_code in (404, 405, 501):
             return None
         if not response.is_success:
-            raise self._refused(response, body)
+            raise self._refused(response, body, {})
         try:
             found = json.loads(body)
             listed = found["data"] if isinstance(found, dict) else found
@@ -138,7 +141,7 @@ class CompletionServer:
             elif picky and counts:
                 counts = False
             else:
-                raise self._refused(response, said, body["model"])
+                raise self._refused(response, said, body)
 
     async def _post(self, body: dict[str, Any], counts: bool, length_key: str) -> httpx.Response:
         body = body | {"stream": True}
@@ -158,15 +161,20 @@ class CompletionServer:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise http_failures.of_error(error, self._settings) from None
 
-    def _refused(self, response: httpx.Response, said: bytes, model: str = "") -> Exception:
+    def _refused(self, response: httpx.Response, said: bytes, body: Mapping[str, Any]) -> Exception:
         status, text = response.status_code, _text(said)
         if status in (400, 413, 422, 500) and _TOO_LONG.search(text):
             return TooLong()
-        if model and status in (400, 404, 422) and _UNKNOWN_MODEL.search(text):
-            words = http_failures.quoted(http_failures.words(said, self._settings))
+        words = http_failures.quoted(http_failures.words(said, self._settings))
+        if body and status in (400, 404, 422) and _UNKNOWN_MODEL.search(text):
             return Failure(
-                f"The AI server does not know the model {one_line(model)[:100]!r}." + words,
+                f"The AI server does not know the model {one_line(body['model'])[:100]!r}." + words,
                 "Choose another one, or have it loaded there.",
+            )
+        if _shows_pictures(body) and status in (400, 422, 500, 501) and _NO_EYES.search(text):
+            return Failure(
+                "The AI server did not take the picture; not every model can see." + words,
+                "Ask in words, or choose a model that sees.",
             )
         failure = http_failures.of_status(response, said, self._settings)
         if status in (404, 405) and not self._settings.root.endswith("/v1"):
@@ -216,6 +224,10 @@ async def _events(
             yield event
     for event in parser.end():
         yield event
+
+
+def _shows_pictures(body: Mapping[str, Any]) -> bool:
+    return any(isinstance(message["content"], list) for message in body.get("messages", ()))
 
 
 def _text(body: bytes) -> str:

@@ -107,6 +107,18 @@ async def test_pictures_are_parts_and_texts_are_text(server: ChatServer, backend
     assert parts[1]["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
 
 
+async def test_a_model_that_sees_nothing_is_told_apart(
+    server: ChatServer, backend: Backend
+) -> None:
+    server.answer = refuses(500, {"error": {"message": "image input is not supported"}})
+    picture = Attachment("a.png", "image/png", PNG)
+    assert (
+        "choose a model that sees"
+        in (await outcome(backend, question(attachments=(picture,)))).error
+    )
+    assert "choose a model that sees" not in (await outcome(backend, question())).error
+
+
 async def test_a_file_that_no_model_reads_is_named(server: ChatServer, backend: Backend) -> None:
     archive = Attachment("all.zip", "application/zip", b"PK")
     assert "all.zip is neither" in (await outcome(backend, question(attachments=(archive,)))).error
