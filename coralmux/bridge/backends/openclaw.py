@@ -55,6 +55,7 @@ class OpenclawBackend(Backend):
 
     Settings = OpenclawSettings
     wants_history = False
+    may_be_silent = True
 
     def __init__(self, settings: OpenclawSettings, place: Place) -> None:
         super().__init__(settings, place)

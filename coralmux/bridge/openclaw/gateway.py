@@ -18,7 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
@@ -93,6 +93,8 @@ class Gateway:
         # The outcome of the attempt that is under way or comes next.
         self._attempt: asyncio.Future[Trouble | None] | None = None
         self._hurry = asyncio.Event()
+        # Why there is no attempt for now, whoever asks.
+        self._barred: Trouble | None = None
         self._told = ""
         self.hello: Mapping[str, Any] = {}
         # Seconds that the gateway's clock was ahead of ours when the connection began.
@@ -101,9 +103,8 @@ class Gateway:
     @property
     def where(self) -> str:
         """The gateway's address, without whatever else a URL may hold."""
-        try:
-            parts = urlsplit(self._url)
-        except ValueError:
+        parts = _address(self._url)
+        if parts is None:
             return "the address in base_url"
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
@@ -120,7 +121,7 @@ class Gateway:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
-        stopped = Trouble("The bridge is leaving.")
+        stopped = self._barred = Trouble("The bridge is leaving.")
         self._ended(stopped)
         self._settle(stopped)
 
@@ -130,6 +131,8 @@ class Gateway:
             return
         if self._attempt is None:
             raise Trouble("The bridge has not begun to look for the OpenClaw gateway.")
+        if self._barred is not None:
+            raise self._barred
         self._hurry.set()
         trouble = await asyncio.shield(self._attempt)
         if trouble is not None:
@@ -180,16 +183,23 @@ class Gateway:
             if not self._ended(trouble):
                 self._settle(trouble)
             self._tell(str(trouble))
-            self._hurry.clear()
-            wait = max(pause, trouble.retry_seconds) * random.uniform(0.8, 1.2)
-            if trouble.retry_seconds:
-                await asyncio.sleep(wait)
-            else:
-                # Who asks meanwhile does not wait for the end of the pause.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._hurry.wait()
+            if trouble.code.startswith("AUTH_"):
+                # Many wrong attempts would lock out others as well.
+                pause = _LONGEST_PAUSE
+            await self._rest(pause, trouble)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _rest(self, pause: float, trouble: Trouble) -> None:
+        """Wait before the next attempt, but no longer than until somebody asks."""
+        self._hurry.clear()
+        if trouble.retry_seconds:
+            self._barred = trouble
+            await asyncio.sleep(trouble.retry_seconds)
+            self._barred = None
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                await self._hurry.wait()
 
     def _began(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -244,6 +254,12 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _dialed(self, device: Device, token: str) -> AsyncIterator[ClientConnection]:
+        address = _address(self._url)
+        if address is None:
+            raise Trouble(
+                "The gateway's address cannot be read.", "base_url is like ws://127.0.0.1:18789."
+            )
+        here = address.hostname in ("localhost", "127.0.0.1", "::1")
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 connection = await stack.enter_async_context(
@@ -253,7 +269,7 @@ class Gateway:
                         max_size=_LARGEST_FRAME,
                         ping_interval=None,  # the gateway's ticks tell as much
                         close_timeout=1,
-                        proxy=None if _is_here(self._url) else True,
+                        proxy=None if here else True,
                         logger=_frames,
                     )
                 )
@@ -390,10 +406,11 @@ def _challenge(frame: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"nonce": nonce, "ts": ts}
 
 
-def _is_here(url: str) -> bool:
-    """Whether the address is of this machine, to which no proxy leads."""
+def _address(url: str) -> SplitResult | None:
+    """None for what is no address of a gateway."""
     try:
-        host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
     except ValueError:
-        return False
-    return host in ("localhost", "::1") or host.startswith("127.")
+        return None
+    return parts if good else None

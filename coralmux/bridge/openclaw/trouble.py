@@ -16,7 +16,6 @@ from websockets.exceptions import (
     InvalidHandshake,
     InvalidProxy,
     InvalidStatus,
-    InvalidURI,
 )
 
 from coralmux import BackendError
@@ -27,6 +26,9 @@ _MOST_QUOTED = 300
 
 # As the gateway makes them; anything else is not put into a command line to be typed.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+
+# Seconds to wait where the gateway lets nobody in and does not say for how long.
+_LOCKED_OUT_SECONDS = 60
 
 ASK_AGAIN = "Ask again."
 
@@ -87,11 +89,6 @@ def of_error(error: BaseException, where: str) -> Trouble:
             f"What answers at {where} is no OpenClaw gateway (HTTP {error.response.status_code}).",
             "Check base_url.",
         )
-    if isinstance(error, InvalidURI):
-        return Trouble(
-            "The gateway's address cannot be read.",
-            "base_url is like ws://127.0.0.1:18789.",
-        )
     if isinstance(error, ConnectionClosed):
         return Trouble(f"The OpenClaw gateway at {where} closed the connection.", ASK_AGAIN)
     if isinstance(error, InvalidHandshake | ValueError):
@@ -109,6 +106,8 @@ def of_refusal(error: Mapping[str, Any], secrets: tuple[str, ...]) -> Trouble:
     code = str(details.get("code") or error.get("code") or "")
     retry = error.get("retryAfterMs", details.get("retryAfterMs"))
     seconds = min(max(retry, 0) / 1000, 3600) if isinstance(retry, int | float) else 0
+    if code == "AUTH_RATE_LIMITED":
+        seconds = seconds or _LOCKED_OUT_SECONDS
     what, remedy = _of_code(code, details, seconds)
     if not what:
         said = words(error.get("message"), secrets)
@@ -139,9 +138,9 @@ def _of_code(code: str, details: Mapping[str, Any], seconds: float) -> tuple[str
             "On its machine look at openclaw devices list, and approve this bridge anew.",
         )
     if code == "AUTH_RATE_LIMITED":
-        wait = f" for {duration(seconds)}" if seconds else ""
         return (
-            f"After too many wrong attempts the OpenClaw gateway lets nobody in{wait}.",
+            "After too many wrong attempts the OpenClaw gateway lets nobody in for "
+            f"{duration(seconds)}.",
             "Correct the token, and wait.",
         )
     if code in ("AUTH_TOKEN_MISSING", "AUTH_REQUIRED"):
