@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +16,11 @@ from coralmux.bridge.home import Home
 from coralmux.bridge.phones import DEFAULT_NAME, PairedPhone
 from coralmux.bridge.registration import Relay
 from coralmux.bridge.relay_failures import RelayProblem
+
+# Seconds that a running agent gets to notice that a phone is unpaired, and between two looks
+# at whether it has. It looks at the config once a second.
+_LET_GO_SECONDS = 5.0
+_LOOK_SECONDS = 0.2
 
 
 class PairingError(Exception):
@@ -104,11 +111,23 @@ def unpair(home: Home, phone: PairedPhone, *, admin_key: str = "") -> None:
         # Before the config tells a running agent, which looks here when it lets go.
         home.store.forget(phone.link.token)
         file.remove(phone)
-    home.conversations.delete(phone.key)
-    if not home.is_running:
+    if home.is_running:
+        _until_let_go(phone)
+        # The end of its connection has written it once more.
+        home.store.forget(phone.link.token)
+    else:
         seen = home.seen
         seen.forget(phone.key)
         seen.write()
+    home.conversations.delete(phone.key)
+
+
+def _until_let_go(phone: PairedPhone) -> None:
+    """Wait until the running agent has left this pairing at the relay, a few seconds at most."""
+    deadline = time.monotonic() + _LET_GO_SECONDS
+    with contextlib.suppress(RelayProblem), Relay(phone.link.relay) as relay:
+        while relay.online(phone.link.token)["agent"] and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
 
 
 def revoke(phone: PairedPhone, admin_key: str) -> None:

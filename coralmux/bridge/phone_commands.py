@@ -26,6 +26,8 @@ from coralmux.text import duration
 TOKEN_VARIABLE = "CORALMUX_AGENT_TOKEN"
 KEY_VARIABLE = "CORALMUX_ADMIN_KEY"
 
+_WIDEST = 300
+
 _PAIR_HELP = """\
 Pair a phone: show a code and a link that it opens.
 
@@ -191,8 +193,9 @@ def phones(home: Home, as_json: bool) -> int:
         ago = "never" if at is None else f"{duration(max(0, time.time() - at))} ago"
         verified = "no (version 1)" if phone.link.secret is None else "yes"
         table.add_row(phone.name, pairing.address(phone), paired, ago, verified)
-    console = Console(highlight=False, markup=False, emoji=False)
-    console.print(table)
+    # A pipe has no width that lines would have to be broken for.
+    width = None if sys.stdout.isatty() else _WIDEST
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
     return 0
 
 

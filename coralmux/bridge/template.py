@@ -23,7 +23,7 @@ _HEAD = """\
 # The links of your phones come at the end, and are secret: keep this file to yourself.
 """
 
-# What has a # before it may be left out, and is what it would be then, or an example.
+# What has a # before it may be left out; it is an example, or what counts then.
 _BACKENDS = """
 # Any server that speaks OpenAI's language: Ollama, llama.cpp, vLLM, LM Studio, OpenAI itself.
 [openai]
@@ -33,36 +33,55 @@ model = "llama3.2"                      # left out: the first that the server na
 # system_prompt = "You are a helpful assistant."
 # temperature = 0.7
 # max_tokens = 1024                     # the longest answer
-# headers = { X-Title = "My phone" }    # sent with every request
+# headers = { X-Title = "My phone" }    # sent along with every request
 # connect_timeout = 10                  # seconds
 
-# The OpenClaw gateway.
+# The OpenClaw gateway on this machine.
 [openclaw]
 base_url = "ws://127.0.0.1:18789"
-token = "${OPENCLAW_GATEWAY_TOKEN:-}"
+token = "${OPENCLAW_GATEWAY_TOKEN:-}"   # the gateway's
+# password = ""                         # where the gateway wants one instead
+# agent = "main"                        # who answers phones that name nobody
+# session = "main"
 
-# A LangChain Runnable or a LangGraph graph, in process; or a LangGraph server by its URL.
+# A LangChain Runnable or a LangGraph graph, in process; or a LangGraph server by base_url.
 [langchain]
 app = "my_app:chain"                    # module and object
+# directory = ""                        # where the module is; "": where this runs
+# input = ""                            # "text", "messages" or a key, where app does not tell
+# nodes = []                            # the nodes that speak to the user; []: all
+# base_url = "http://127.0.0.1:2024"    # a server, instead of app
+# assistant = "agent"                   # the graph's name there
+# api_key = "${LANGSMITH_API_KEY}"
 
 # A CrewAI crew, in process.
 [crewai]
-app = "my_crew:crew"
+app = "my_crew:crew"                    # module and object
+# directory = ""                        # where the module is; "": where this runs
+# input = ""                            # the placeholder that takes the question
+# inputs = { tone = "friendly" }        # what other placeholders are to be
+# at_once = 1                           # crews that may run side by side
 
-# An AutoGen AgentChat team or agent, in process.
+# An AutoGen AgentChat agent or team, in process.
 [autogen]
-app = "my_team:team"
+app = "my_team:team"                    # module and object
+# directory = ""                        # where the module is; "": where this runs
+# speakers = []                         # the agents whose words are for the user; []: all
 
 # AutoGPT, by the Agent Protocol.
 [autogpt]
 base_url = "http://127.0.0.1:8000"
+# api_key = ""
+# max_steps = 25                        # after so many an answer ends
+# headers = { X-Title = "My phone" }    # sent along with every request
+# connect_timeout = 10                  # seconds
 
 # Any program: it reads the message on standard input, and what it prints is the answer.
 [command]
-command = "cat"                         # taken apart as a shell would; no shell runs it
+command = "cat"                         # a list, or one line; no shell runs it
 # directory = "."                       # where it runs
-# env = { NAME = "value" }              # for its environment
-# stdin = "text"                        # "json": an object with the conversation as well
+# env = { NAME = "value" }              # added to its environment
+# stdin = "text"                        # "json": an object with the conversation, too
 # timeout_seconds = 600
 
 # Says what it was asked: for trying the line without any AI.

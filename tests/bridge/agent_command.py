@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +74,31 @@ class Home:
         ended = Ended(process.returncode, out.decode(), err.decode())
         assert "Traceback" not in ended.err, ended.err
         return ended
+
+    @contextlib.asynccontextmanager
+    async def running(self, *arguments: str, **env: str) -> AsyncIterator[Path]:
+        """`run` meanwhile, which must leave well when it is told to; the file of its output."""
+        log = self.path / "run.txt"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *MODULE,
+                "run",
+                *arguments,
+                cwd=self.path,
+                env=self.environment(**env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        try:
+            yield log
+            process.terminate()
+            async with asyncio.timeout(PATIENCE):
+                assert await process.wait() == 0, log.read_text()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
     async def on_a_terminal(self, *arguments: str, typed: str = "", **env: str) -> Ended:
         """The same on a terminal of its own: all that it shows is in `out`."""

@@ -1,0 +1,239 @@
+"""`coralmux-agent phones`, `unpair` and `forget`, with an agent at work and without."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import coralmux
+from coralmux import FileStore, PairingLink
+from coralmux.bridge.config import load_phones
+from coralmux.bridge.conversations import Conversations
+from coralmux.bridge.phones import PairedPhone
+from coralmux.bridge.seen import Seen
+from tests.bridge.agent_command import PATIENCE, Home
+from tests.bridge.doubles.http_exchange import Exchange, http_server
+from tests.client.meeting import new_link, phone_for
+from tests.support.process import ADMIN_KEY, RelayProcess
+from tests.support.waiting import eventually
+
+# Each starts a Python or more.
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path)
+
+
+def with_phones(home: Home, relay: RelayProcess, *names: str) -> list[PairedPhone]:
+    """A config of the echo backend with these phones in it."""
+    text = 'backend = "echo"  # mine\n'
+    for name in names:
+        text += f'[[phone]]\nname = "{name}"\nlink = "{new_link(relay).web()}"\n'
+        text += "paired = 2026-11-23T12:00:00Z\n"
+    home.write(text)
+    return list(load_phones(home.config))
+
+
+def conversations(home: Home) -> Conversations:
+    return Conversations(home.data / "conversations")
+
+
+def talked(home: Home, phone: PairedPhone, *agents: str) -> None:
+    for agent in agents:
+        conversations(home).asked(phone.key, agent, "1", "a question")
+
+
+# phones
+
+
+async def test_phones_are_listed_with_their_relay_and_when_they_were_seen(
+    relay: RelayProcess, home: Home
+) -> None:
+    anna, _ = with_phones(home, relay, "Anna [bold] :smile:", "Never here")
+    with home.config.open("a") as file:
+        token_only = new_link(relay).with_secret(None).web()
+        file.write(f'[[phone]]\nname = "Old"\nlink = "{token_only}"\n')
+    seen = Seen(home.data)
+    seen.mark(anna.key, anna.name, verified=True, protocol=2)
+    seen.write()
+    ended = await home.agent("phones")
+    assert ended.status == 0, ended.err
+    rows = [line.split("  ") for line in ended.out.splitlines() if line.strip()]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    address = f"127.0.0.1:{relay.port}"
+    assert cells[0] == ["Phone", "Relay", "Paired", "Last seen", "Verified"]
+    assert cells[2][:3] == ["Anna [bold] :smile:", address, "2026-11-23"]
+    assert cells[2][3].endswith("s ago")
+    assert cells[2][4] == "yes"
+    assert cells[3] == ["Never here", address, "2026-11-23", "never", "yes"]
+    assert cells[4] == ["Old", address, "?", "never", "no (version 1)"]
+    for phone in load_phones(home.config):
+        assert phone.link.token not in ended.out
+
+
+async def test_scripts_get_an_object_for_each_phone(relay: RelayProcess, home: Home) -> None:
+    (phone,) = with_phones(home, relay, "Anna")
+    seen = Seen(home.data)
+    seen.mark(phone.key, phone.name, verified=True, protocol=2)
+    seen.write()
+    ended = await home.agent("phones", "--json")
+    found = json.loads(ended.out)
+    at = datetime.fromisoformat(found.pop("last_seen"))
+    assert abs(time.time() - at.timestamp()) < PATIENCE
+    assert found == {
+        "name": "Anna",
+        "relay": phone.link.relay,
+        "paired": datetime(2026, 11, 23, 12, tzinfo=UTC).isoformat(),
+        "verified": True,
+        "key": phone.key,
+    }
+    assert phone.link.token not in ended.out
+
+
+async def test_where_there_is_no_phone_it_says_how_to_pair_one(home: Home) -> None:
+    ended = await home.agent("phones")
+    assert (ended.status, ended.out) == (0, "")
+    assert "coralmux-agent pair" in ended.err
+
+
+# unpair and forget
+
+
+async def test_unpairing_forgets_the_phone_and_nothing_else(
+    relay: RelayProcess, home: Home
+) -> None:
+    gone, stays = with_phones(home, relay, "Gone", "Stays")
+    store = FileStore(home.data / "pairings")
+    seen = Seen(home.data)
+    for phone in (gone, stays):
+        store.save(phone.link.token, coralmux.PairingState())
+        talked(home, phone, "", "other")
+        seen.mark(phone.key, phone.name, verified=True, protocol=2)
+    seen.write()
+    ended = await home.agent("unpair", "Gone")
+    assert (ended.status, ended.out) == (0, "")
+    assert load_phones(home.config) == (stays,)
+    assert home.config.read_text().startswith('backend = "echo"  # mine\n')
+    assert store.load(gone.link.token) is None
+    assert store.load(stays.link.token) is not None
+    assert conversations(home).entries(gone.key, "other", 9) == []
+    assert len(conversations(home).entries(stays.key, "other", 9)) == 1
+    assert set(Seen(home.data).load()) == {stays.key}
+    # The relay was not told, and that is told.
+    assert f"still exists at 127.0.0.1:{relay.port}" in ended.err
+    assert relay.http("GET", f"/api/v1/pair/{gone.link.token}")[0] == 200
+
+
+@pytest.mark.parametrize("way", ["option", "environment"])
+async def test_with_the_admin_key_the_token_is_revoked_too(
+    relay: RelayProcess, home: Home, way: str
+) -> None:
+    (gone,) = with_phones(home, relay, "Gone")
+    if way == "option":
+        ended = await home.agent("unpair", "Gone", "--admin-key", "-", stdin=ADMIN_KEY)
+    else:
+        ended = await home.agent("unpair", "Gone", "--revoke", CORALMUX_ADMIN_KEY=ADMIN_KEY)
+    assert ended.status == 0, ended.err
+    assert "still exists" not in ended.err
+    assert relay.http("GET", f"/api/v1/pair/{gone.link.token}")[0] == 404
+    assert load_phones(home.config) == ()
+
+
+async def test_where_the_token_cannot_be_revoked_nothing_changes(
+    relay: RelayProcess, home: Home
+) -> None:
+    phones = with_phones(home, relay, "Anna")
+    talked(home, phones[0], "")
+    ended = await home.agent("unpair", "Anna", "--admin-key", "wrong")
+    assert ended.status == 1
+    assert "does not take this admin key" in ended.err
+    assert list(load_phones(home.config)) == phones
+    assert len(conversations(home).entries(phones[0].key, "", 9)) == 1
+
+
+async def test_a_token_that_is_gone_already_does_not_stand_in_the_way(home: Home) -> None:
+    async def answer(exchange: Exchange) -> None:
+        await exchange.respond(404, {"error": {"code": "NOT_FOUND", "message": "No such token."}})
+
+    async with http_server(answer) as url:
+        link = PairingLink.new(url, "oc_pair_gone")
+        home.write(f'[[phone]]\nname = "Anna"\nlink = "{link.web()}"\n')
+        ended = await home.agent("unpair", "Anna", "--admin-key", ADMIN_KEY)
+    assert ended.status == 0, ended.err
+    assert load_phones(home.config) == ()
+
+
+async def test_the_key_of_the_environment_is_not_sent_unasked(home: Home) -> None:
+    visits = []
+
+    async def answer(exchange: Exchange) -> None:
+        visits.append(exchange.method)
+        await exchange.respond(204)
+
+    async with http_server(answer) as url:
+        link = PairingLink.new(url, "oc_pair_x")
+        home.write(f'[[phone]]\nname = "Anna"\nlink = "{link.web()}"\n')
+        ended = await home.agent("unpair", "Anna", CORALMUX_ADMIN_KEY=ADMIN_KEY)
+    assert (ended.status, visits) == (0, [])
+
+
+async def test_forgetting_deletes_what_was_said_and_keeps_the_pairing(
+    relay: RelayProcess, home: Home
+) -> None:
+    (phone,) = phones = with_phones(home, relay, "Anna")
+    talked(home, phone, "", "cook", "gardener")
+    one = await home.agent("forget", "Anna", "--agent", "cook")
+    assert one.status == 0, one.err
+
+    def left() -> list[int]:
+        kept = conversations(home)
+        return [len(kept.entries(phone.key, agent, 9)) for agent in ("", "cook", "gardener")]
+
+    assert left() == [1, 0, 1]
+    rest = await home.agent("forget", "Anna")
+    assert rest.status == 0, rest.err
+    assert left() == [0, 0, 0]
+    assert list(load_phones(home.config)) == phones
+
+
+async def test_a_phone_that_there_is_not_is_answered_with_those_that_there_are(
+    relay: RelayProcess, home: Home
+) -> None:
+    with_phones(home, relay, "Anna", "Tablet")
+    for command in ("unpair", "forget"):
+        ended = await home.agent(command, "Ana")
+        assert ended.status == 1
+        assert "There are: 'Anna', 'Tablet'." in ended.err
+
+
+# With an agent at work
+
+
+async def test_a_running_agent_takes_on_a_phone_that_is_paired_and_lets_it_go_again(
+    relay: RelayProcess, home: Home
+) -> None:
+    first, _ = with_phones(home, relay, "First", "Second")
+    async with home.running() as log:
+        async with phone_for(first.link) as phone:
+            assert await phone.ask("one") == "one"
+        made = await home.agent("pair", "--name", "New", "--token", relay.token())
+        assert made.status == 0, made.err
+        assert "takes the phone on by itself" in made.err
+        async with phone_for(PairingLink.parse(made.out)) as phone:
+            assert await phone.ask("two") == "two"
+        gone = await home.agent("unpair", "New")
+        assert gone.status == 0, gone.err
+
+        def let_go() -> bool:
+            return "New: let go." in log.read_text()
+
+        await eventually(let_go, PATIENCE)
+    token = PairingLink.parse(made.out).token
+    assert FileStore(home.data / "pairings").load(token) is None
+    assert FileStore(home.data / "pairings").load(first.link.token) is not None
