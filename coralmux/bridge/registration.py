@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -78,7 +79,7 @@ class Relay:
                 timeout=_TIMEOUT,
                 headers={"User-Agent": f"coralmux-agent/{__version__}"},
             )
-        except (ImportError, ValueError, httpx.InvalidURL, OSError) as error:
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
             problem = relay_failures.of_setup(error)
         else:
             return
@@ -131,7 +132,7 @@ class Relay:
             ) as response:
                 answer = Answer(response.status_code, response.headers, _body(response))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            problem = relay_failures.of_error(error, self.address)
+            problem = relay_failures.of_error(error, self.address, proxied=_is_proxied(self.base))
         else:
             if response.is_success:
                 return answer
@@ -146,6 +147,15 @@ class Relay:
         except LinkError:
             pass
         raise relay_failures.no_relay(self.address)
+
+
+def _is_proxied(url: str) -> bool:
+    """Whether the environment sends requests to this address through a proxy."""
+    parts = urlsplit(url)
+    proxies = urllib.request.getproxies()
+    return not {parts.scheme, "all"}.isdisjoint(proxies) and not urllib.request.proxy_bypass(
+        parts.netloc
+    )
 
 
 def _path_of(token: str) -> str:

@@ -71,11 +71,6 @@ def of_setup(error: Exception) -> RelayProblem:
             "The environment names a SOCKS proxy, which needs one more package.",
             "Type: pip install socksio",
         )
-    if isinstance(error, OSError):
-        return RelayProblem(
-            "The certificates of this machine cannot be read.",
-            "Check the environment variables SSL_CERT_FILE and SSL_CERT_DIR.",
-        )
     return RelayProblem(
         "The proxy that the environment names is not a valid address.",
         "Correct https_proxy or the like, for example http://proxy.example.com:3128.",
@@ -85,8 +80,19 @@ def of_setup(error: Exception) -> RelayProblem:
 # No answer
 
 
-def of_error(error: Exception, address: str) -> RelayProblem:
-    """Why there is no answer."""
+def of_error(error: Exception, address: str, *, proxied: bool = False) -> RelayProblem:
+    """Why there is no answer. `proxied` tells that the way leads through a proxy."""
+    problem = _of_error(error, address)
+    if proxied and not any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+        problem = RelayProblem(
+            problem.what,
+            f"{problem.remedy} The environment names a proxy (https_proxy or the like): it may "
+            "be the proxy that cannot be reached. no_proxy makes exceptions.",
+        )
+    return problem
+
+
+def _of_error(error: Exception, address: str) -> RelayProblem:
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -105,7 +111,7 @@ def of_error(error: Exception, address: str) -> RelayProblem:
     if isinstance(error, httpx.ProxyError):
         return RelayProblem(
             f"The proxy on the way to {address} does not do its work.",
-            "Check https_proxy or the like in the environment; no_proxy makes exceptions.",
+            "Ask who runs it.",
         )
     if isinstance(error, httpx.TimeoutException):
         return RelayProblem(
