@@ -7,7 +7,7 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install model parts run demo test test-quick style format types imports docs bench fuzz soak clean
+.PHONY: help install model parts run demo test test-quick test-frameworks style format types imports docs bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ test: install model style types imports parts  ## everything
 
 test-quick: install model  ## what runs in under three minutes
 	$(BIN)/python -m pytest -m "not slow"
+
+test-frameworks: install model  ## the bridge with CrewAI, AutoGen, a LangGraph server, … (NAMES="crewai")
+	@$(BIN)/python -m tests.frameworks $(NAMES)
 
 style: install  ## ruff: lint and format
 	$(BIN)/ruff check .
