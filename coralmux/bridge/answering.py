@@ -131,7 +131,8 @@ def _checked(piece: object) -> Piece:
     """A piece as it can be sent. Raises Failed for what is none."""
     if isinstance(piece, str):
         # Halves of characters, of which models make some, cannot be sent.
-        return piece if piece.isascii() else piece.encode("utf-8", "replace").decode()
+        # Some frameworks give kinds of str of their own, and JSON knows only the one.
+        return str(piece) if piece.isascii() else piece.encode("utf-8", "replace").decode()
     if isinstance(piece, ToolStatus) and isinstance(piece.tool, str):
         return ToolStatus(one_line(piece.tool)[:_TOOL_CHARACTERS] or "tool", piece.status)
     if isinstance(piece, Attachment):
