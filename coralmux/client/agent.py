@@ -222,6 +222,8 @@ class Agent:
             # It may be added again, once the reason is gone.
             if pairing in self._pairings and not self._closed:
                 self._pairings.remove(pairing)
+            if not self._pairings:
+                self._group = None  # it is over; what is added now waits for the next `serve`
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
         """Leave: running replies get so many seconds to end, new questions are refused."""
