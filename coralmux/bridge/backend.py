@@ -105,6 +105,8 @@ class Backend:
     # Whether `history` of a question is wanted: not by backends that keep their own. May be
     # set by `start`, where it depends on what is found.
     wants_history: bool = True
+    # Whether an answer may have no words and no file, and is no failure for that.
+    may_be_silent: ClassVar[bool] = False
 
     def __init__(self, settings: Any, place: Place) -> None:
         self.settings = settings
@@ -122,7 +124,8 @@ class Backend:
         raise NotImplementedError  # pragma: no cover
 
     async def abort(self, question: Question) -> None:
-        """The user has cancelled; `reply` has ended. For backends that have to be told."""
+        """The answer is not wanted any more, because the user has cancelled it or it was
+        silent for too long; `reply` has ended. For backends that have to be told."""
 
     async def check(self) -> AsyncIterator[Finding]:
         """Try the backend without changing anything; what works and what does not."""
