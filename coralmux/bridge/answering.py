@@ -71,7 +71,7 @@ class Answering:
             yield piece
             self._room.release()
         self._raise()
-        if not something:
+        if not something and not self._backend.may_be_silent:
             raise Failed("The AI gave an empty answer. Ask again.", "empty answer")
         self.complete = True
 

@@ -154,8 +154,7 @@ class _Daemon:
         finally:
             await self._service.close()
             await finished(backend.stop(), _LEAVE_SECONDS)
-            with contextlib.suppress(OSError):
-                self._seen.write(at_once=True)
+            self._write(at_once=True)
 
     async def _started(self, backend: Backend) -> bool:
         try:
@@ -244,22 +243,12 @@ class _Daemon:
             self._log.tell("refused", f"{phone.name}: {error}", warning=True, phone=phone.name)
 
     async def _let_go(self, phone: PairedPhone) -> None:
-        unpaired = not await asyncio.to_thread(self._is_kept, phone)
+        """Serve it no more. What is kept of it is deleted by whoever unpairs it."""
+        self._log.tell("let_go", f"{phone.name}: let go.", phone=phone.name)
         with contextlib.suppress(ValueError):
             await self._agent.remove(phone.link)
         self._reports.forget(phone.link)
-        if unpaired:
-            # The end of the connection, which comes a moment later, writes it once more.
-            await asyncio.sleep(_WATCH_SECONDS)
-            self._seen.forget(phone.key)
-            with contextlib.suppress(StoreError):
-                await asyncio.to_thread(self._store.forget, phone.link.token)
-
-    def _is_kept(self, phone: PairedPhone) -> bool:
-        try:
-            return self._store.load(phone.link.token) is not None
-        except StoreError:
-            return True
+        self._seen.forget(phone.key)
 
     def _event(self, link: PairingLink, event: object) -> None:
         self._reports.event(link, event)
@@ -277,15 +266,15 @@ class _Daemon:
 
     async def _watch(self) -> None:
         seen = _stamp(self._config)
-        while True:
+        while self._leaving is None:
             await asyncio.sleep(_WATCH_SECONDS)
-            await self._write_seen()
+            await asyncio.to_thread(self._write)
             if self._reload is None or (now := _stamp(self._config)) == seen:
                 continue
             seen = now
             try:
                 config = await asyncio.to_thread(self._reload)
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 self._log.warn(f"The config was changed and is not taken: {error}")
                 continue
             async with self._changing:
@@ -297,20 +286,20 @@ class _Daemon:
                 )
             self._config = config
 
-    async def _write_seen(self) -> None:
+    def _write(self, *, at_once: bool = False) -> None:
         with contextlib.suppress(OSError):
-            await asyncio.to_thread(self._seen.write)
+            self._seen.write(at_once=at_once)
 
     async def _change(self, phones: Sequence[PairedPhone]) -> None:
         before, self._phones = self._phones, list(phones)
-        links = {phone.link for phone in before}
+        links = {phone.link for phone in phones}
         for phone in before:
-            if phone.link not in {one.link for one in phones}:
-                self._log.tell("unpaired", f"{phone.name}: let go.", phone=phone.name)
+            if phone.link not in links:
                 await self._let_go(phone)
+        links = {phone.link for phone in before}
         for phone in phones:
             if phone.link not in links:
-                self._log.tell("paired", f"{phone.name}: taken on.", phone=phone.name)
+                self._log.tell("taken_on", f"{phone.name}: taken on.", phone=phone.name)
                 self._take_on(phone)
 
 

@@ -160,6 +160,15 @@ async def test_an_empty_answer_is_an_error(there: Served) -> None:
         assert error == "The AI gave an empty answer. Ask again."
 
 
+async def test_an_empty_answer_of_a_backend_that_may_be_silent_is_none(
+    there: Served, backend: Nasty
+) -> None:
+    backend.may_be_silent = True  # type: ignore[misc]
+    async with there.phone() as phone:
+        assert (await phone.ask("empty")).strip() == ""
+    assert there.log.of("failed") == []
+
+
 async def test_half_a_character_is_shown_as_one_that_cannot_be(there: Served) -> None:
     async with there.phone() as phone:
         assert await phone.ask("half a character") == "so far ?"

@@ -272,7 +272,7 @@ async def test_a_phone_that_is_paired_meanwhile_is_taken_on(
         assert await second.ask("two") == "two"
 
 
-async def test_a_phone_that_is_unpaired_meanwhile_is_let_go_with_all_its_secrets(
+async def test_a_phone_that_is_taken_out_of_the_config_meanwhile_is_let_go(
     relay: RelayProcess, watched: Bridge
 ) -> None:
     events = Events()
@@ -280,8 +280,6 @@ async def test_a_phone_that_is_unpaired_meanwhile_is_let_go_with_all_its_secrets
         await phone.ask("one")
         gone, kept = watched.links[0], new_link(relay)
         watched.links = [kept]
-        # As `coralmux-agent unpair` does.
-        coralmux.FileStore(watched.data / "pairings").forget(gone.token)
         watched.write('backend = "echo"\n')
         await watched.says("Phone 0: let go.")
         await watched.says("connected to ", 2)
@@ -290,7 +288,6 @@ async def test_a_phone_that_is_unpaired_meanwhile_is_let_go_with_all_its_secrets
         assert await phone.ask("new") == "new"
     watched.signal()
     assert await watched.ended() == 0
-    assert coralmux.FileStore(watched.data / "pairings").load(gone.token) is None
     assert [seen["name"] for seen in Seen(watched.data).load().values()] == ["Phone 0"]
     watched.links.append(gone)  # it must not stand in the output either
 
