@@ -145,7 +145,7 @@ async def _backend(chosen: Config) -> AsyncIterator[Finding]:
         pass
     except TimeoutError:
         yield Finding(False, f"The backend did not say anything for {duration(_PATIENCE)}.")
-    except BackendError as error:
+    except (BackendError, BackendUnusable) as error:
         yield Finding(False, str(error))
     except Exception as error:
         # Its text may hold anything.

@@ -39,7 +39,7 @@ def secret(what: str) -> str:
         return ""
     if sys.stdin.isatty():
         return getpass.getpass(f"{what} (not shown): ", stream=sys.stderr).strip()
-    return sys.stdin.readline(_LONGEST).strip()
+    return sys.stdin.buffer.readline(_LONGEST).decode("utf-8", "replace").strip()
 
 
 def _of_file(path: Path, warn: Callable[[str], None]) -> list[str]:

@@ -89,7 +89,8 @@ command = "cat"                         # a list, or one line; no shell runs it
 """
 
 
-def _toml(value: str | float | bool) -> str:
+def as_toml(value: str | float | bool) -> str:
+    """A default as people write it."""
     # 300 rather than 300.0, which reads like an accuracy that matters.
     plain = int(value) if isinstance(value, float) and value.is_integer() else value
     return tomlkit.item(plain).as_string()
@@ -100,7 +101,7 @@ def config(*, backend: str = "", relay: str = "") -> str:
     chosen: dict[str, str] = {"backend": escaped(backend), "relay": escaped(relay)}
     lines = [_HEAD]
     for key in KEYS:
-        value = _toml(chosen.get(key.name, key.default))
+        value = as_toml(chosen.get(key.name, key.default))
         lines.append(f"{f'{key.name} = {value}':<39} # {key.meaning}")
     text = "\n".join(lines) + "\n" + _BACKENDS
     if backend and not re.search(rf"^\[{re.escape(backend)}\]$", text, re.MULTILINE):
