@@ -124,7 +124,7 @@ async def test_an_agent_that_fails_is_an_error_and_works_again(tmp_path: Path) -
 async def test_a_phone_talks_with_the_agent_of_the_page(
     relay: RelayProcess, tmp_path: Path, model: str
 ) -> None:
-    env = {"MODEL": "smollm2", "OPENAI_BASE_URL": model}
+    env = {"MODEL_URL": model}
     async with served(tmp_path, program("writer.py"), **env) as address:
         config = f'backend = "autogpt"\n[autogpt]\nbase_url = "{address}"\n'
         async with bridge(relay, tmp_path, config) as there, there.phone() as phone:
