@@ -302,3 +302,28 @@ async def test_handlers_of_events_may_fail(
         assert await phone.ask("?") == "ok"
     assert "the agent's event handler failed" in caplog.text
     assert "the phone's event handler failed" in caplog.text
+
+
+async def test_a_pairing_that_is_added_as_the_last_one_ends_is_served_at_once_or_next(
+    shared_relay: RelayProcess,
+) -> None:
+    """Whichever moment it is added in: the end of a pairing takes several turns of the loop."""
+    agent = agent_for(link := new_link(shared_relay))
+    agent.on_chat(_answer_ok)
+
+    async def serve() -> None:
+        while True:
+            await (agent.serve() if agent.pairings else asyncio.sleep(0))
+
+    task = asyncio.create_task(serve())
+    async with asyncio.timeout(2 * SOON):
+        for turns in range(12):
+            async with phone_for(link) as phone:
+                assert await phone.ask("?") == "ok"
+            await agent.remove(link)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            agent.add(link := new_link(shared_relay))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await agent.close()
