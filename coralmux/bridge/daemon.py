@@ -104,7 +104,8 @@ class _Daemon:
         place = Place(
             self._config.directory / "backends" / self._config.backend,
             self._config.name,
-            lambda text: self._log.tell("backend", text),
+            # What backends say is mostly that somebody has to do something.
+            lambda text: self._log.tell("backend", text, warning=True),
         )
         try:
             backend = backends.make(self._config.backend, self._config.settings, place)

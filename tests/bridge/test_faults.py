@@ -37,6 +37,10 @@ class Nasty(Backend):
             yield "all "
             yield "is well"
             return
+        if question.text == "long":
+            for n in range(1000):
+                yield f"{n} "
+            return
         if question.text == "empty":
             yield ""
             yield coralmux.ToolStatus("search", "done")
@@ -152,6 +156,13 @@ async def test_the_phone_gets_what_there_was_and_then_one_sentence(
     (failed,) = there.log.of("failed")
     assert failed["error"] == kind
     assert failed["characters"] == len("so far ")
+
+
+async def test_a_long_answer_without_a_pause_comes_whole(there: Served) -> None:
+    async with there.phone() as phone:
+        assert await phone.ask("long") == "".join(f"{n} " for n in range(1000))
+        (answered,) = there.log.of("answered")
+        assert answered["deltas"] == 1000
 
 
 async def test_an_empty_answer_is_an_error(there: Served) -> None:
