@@ -327,9 +327,8 @@ async def test_a_phone_talks_with_the_team_of_the_page(
     (tmp_path / "team.py").write_text(program("team.py"))
     config = 'backend = "autogen"\n'
     options = ["--app", "team:make_team"]
-    env = {"MODEL": "smollm2", "OPENAI_BASE_URL": model}
     async with (
-        bridge(relay, tmp_path, config, options=options, **env) as there,
+        bridge(relay, tmp_path, config, options=options, MODEL_URL=model) as there,
         there.phone() as phone,
     ):
         deltas = [delta async for delta in phone.ask("What is the sea?")]

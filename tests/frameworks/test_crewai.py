@@ -293,8 +293,7 @@ async def test_a_phone_talks_with_the_crew_of_the_page(
 ) -> None:
     (tmp_path / "crew.py").write_text(program("crew.py"))
     env = {
-        "MODEL": "smollm2",
-        "OPENAI_BASE_URL": model,
+        "MODEL_URL": model,
         "CREWAI_STORAGE_DIR": str(tmp_path / "storage"),
         "XDG_DATA_HOME": str(tmp_path / "xdg"),
     }
