@@ -159,8 +159,13 @@ def _show(home: Home, phone: PairedPhone, link: str, *, as_json: bool) -> None:
         )
     if running:
         _say("The agent that is running takes the phone on by itself.")
-    else:
+    elif config.load_key(home.config, "backend"):
         _say("Next, start the agent: coralmux-agent run")
+    else:
+        _say(
+            f"Next, choose the AI: see to backend in {home.config}. Then: coralmux-agent run "
+            "(with --backend echo to try the line without any AI)."
+        )
 
 
 def _code(link: PairingLink, text: str) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from coralmux import PairingLink
+from coralmux import FileStore, PairingLink, PairingState
 from coralmux.bridge.config import load_phones
 from coralmux.bridge.phones import PairedPhone
 from tests.bridge.agent_command import Home, plain
 from tests.bridge.doubles.http_exchange import Exchange, http_server
+from tests.client.meeting import phone_for
 from tests.support.process import ADMIN_KEY, RelayProcess, relay_process
 
 # Each starts a Python or more.
@@ -60,12 +61,13 @@ async def test_a_relay_that_is_open_to_everybody_gives_a_token(
     assert known(public_relay, link)
     assert stat.S_IMODE(home.config.stat().st_mode) == 0o600
     assert stat.S_IMODE(home.data.stat().st_mode) == 0o700
-    assert "Next, start the agent: coralmux-agent run" in ended.err
+    assert f"Next, choose the AI: see to backend in {home.config}." in ended.err
     for confidential in (link.token, link.web().rpartition("psk=")[2]):
         assert confidential not in ended.err
     # The relay is remembered.
-    again = await home.agent("pair", "--name", "Tablet")
+    again = await home.agent("pair", "--name", "Tablet", CORALMUX_AGENT_BACKEND="echo")
     assert again.status == 0, again.err
+    assert "Next, start the agent: coralmux-agent run" in again.err
     assert [one.name for one in paired(home)] == ["My phone", "Tablet"]
     assert paired(home)[1].link.relay == link.relay
 
@@ -145,6 +147,17 @@ async def test_a_token_that_the_relay_does_not_know_is_refused(
     assert not home.config.exists()
 
 
+async def test_what_was_kept_of_an_earlier_pairing_by_the_same_token_is_over(
+    relay: RelayProcess, home: Home
+) -> None:
+    token = relay.token()
+    store = FileStore(home.data / "pairings")
+    store.save(token, PairingState(peer_name="An old phone"))
+    ended = await home.agent("pair", "--relay", relay.url, "--token", token)
+    assert ended.status == 0, ended.err
+    assert store.load(token) is None
+
+
 async def test_a_token_that_cannot_be_tried_is_taken_with_a_warning(home: Home) -> None:
     ended = await home.agent("pair", "--relay", "ws://127.0.0.1:1", "--token", TOKEN)
     assert ended.status == 0, ended.err
@@ -178,6 +191,11 @@ async def test_a_pairing_for_the_fields_apps_has_no_secret(relay: RelayProcess, 
     assert phone.link.field_uri() in plain(ended.out).splitlines()
     assert phone.link.qr_terminal(phone.link.field_uri()) in ended.out.replace("\r\n", "\n")
     assert "not verified" in ended.out
+    link = PairingLink.parse(phone.link.field_uri())
+    async with home.running("--backend", "echo"), phone_for(link) as field_phone:
+        assert await field_phone.ask("Hello there") == "Hello there"
+        assert field_phone.agent is not None
+        assert not field_phone.agent.verified
 
 
 async def test_the_phones_page_may_be_elsewhere(relay: RelayProcess, home: Home) -> None:
