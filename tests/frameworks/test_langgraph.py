@@ -293,7 +293,7 @@ async def test_a_phone_talks_with_the_graph_of_the_page_and_cancels(
                 deltas.append(delta)
                 if len(deltas) == 3:
                     break
-        await there.says("cancelled")
+        await there.says("broken off")
     assert len(deltas) == 3
 
 
