@@ -147,6 +147,13 @@ def test_every_setting_of_a_backend_is_in_its_table_and_no_other(name: str) -> N
     assert set(re.findall(r"`(\w+)`", "".join(named))) == known
 
 
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_configs_of_the_page_are_taken(name: str) -> None:
+    for config in map(tomllib.loads, blocks(SECTIONS[name], "toml")):
+        assert config["backend"] == name
+        msgspec.convert(config.get(name, {}), backends.find(name).Settings)
+
+
 def test_every_backend_is_in_the_table_and_its_link_leads_somewhere() -> None:
     anchors = {
         re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
