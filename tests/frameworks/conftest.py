@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +11,7 @@ import pytest
 from tests.bridge.apps import apps as apps
 from tests.support.process import RelayProcess
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-PAGE = ROOT / "docs" / "backends.md"
 
 # Each test file runs in its framework's environment, and nowhere else.
 collect_ignore = [
@@ -44,15 +40,3 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayProcess]:
     finally:
         process.stop()
     process.check_output()
-
-
-def program(name: str) -> str:
-    """The code block of docs/backends.md that begins with this file name."""
-    for page in (PAGE, HERE / "recipes.md"):
-        if page.is_file() and (
-            found := re.search(
-                rf"```python\n# {re.escape(name)}\n(.*?)```", page.read_text("utf-8"), re.DOTALL
-            )
-        ):
-            return textwrap.dedent(found[1])
-    raise AssertionError(f"{PAGE.name} has no program {name}")

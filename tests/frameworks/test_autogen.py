@@ -15,8 +15,8 @@ from coralmux.bridge.backends import BackendUnusable, make
 from tests.bridge.apps import AppFiles
 from tests.bridge.asking import Outcome, findings, outcome, question, started
 from tests.bridge.bridges import bridge
-from tests.frameworks.conftest import program
 from tests.support.process import RelayProcess, free_port
+from tests.system.backends_page import program
 
 HISTORY = (Turn("user", "My name is Ada."), Turn("assistant", "Hello Ada."))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from coralmux import Attachment, Turn
 from tests.bridge.asking import findings, outcome, question, started
 from tests.bridge.bridges import PATIENCE, bridge
-from tests.frameworks.conftest import program
 from tests.support.process import RelayProcess, free_port
 from tests.support.waiting import eventually
+from tests.system.backends_page import program
 
 # What the agents of the tests say is given; tasks, steps and files are Forge's.
 BEGIN = """

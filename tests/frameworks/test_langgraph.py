@@ -20,9 +20,9 @@ from coralmux.bridge.backends import make
 from tests.bridge.apps import AppFiles
 from tests.bridge.asking import findings, outcome, question, started
 from tests.bridge.bridges import bridge
-from tests.frameworks.conftest import program
 from tests.support.process import RelayProcess, clean_environment, free_port
 from tests.support.waiting import eventually
+from tests.system.backends_page import program
 
 GRAPHS = """
 import asyncio

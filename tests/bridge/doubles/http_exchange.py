@@ -39,9 +39,10 @@ class Exchange:
         await self._head(status, headers | {"content_length": str(len(body))})
         await self._write(body)
 
-    async def begin(self, content_type: str = "text/event-stream") -> None:
+    async def begin(self, content_type: str = "text/event-stream", **headers: str) -> None:
         self.streams = True
-        await self._head(200, {"content_type": content_type, "transfer_encoding": "chunked"})
+        headers |= {"content_type": content_type, "transfer_encoding": "chunked"}
+        await self._head(200, headers)
 
     async def send(self, raw: bytes) -> None:
         """A chunk of what was begun."""
