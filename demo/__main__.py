@@ -56,6 +56,10 @@ temperature = 0
 """
 
 
+# In a directory that is the demo's to empty.
+_MARK = ".demo"
+
+
 class Demo:
     """One run of it."""
 
@@ -192,7 +196,7 @@ def _script(name: str) -> str:
 
 def say(text: str) -> None:
     # Whoever reads it may be gone before the rest is.
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -226,8 +230,14 @@ def main() -> int:
     if not 0 <= options.port <= 65535:
         parser.error("a port is a number from 0 to 65535")
     state = options.state.absolute()
+    if _is_somebody_elses(state):
+        return _failed(
+            f"{shown(state)} holds other things, and the demo begins by deleting. Give it a "
+            "directory of its own: make demo STATE=DIR"
+        )
     try:
         with alone(state):
+            (state / _MARK).touch()
             asyncio.run(Demo(state, options.port, options.lan).run())
     except AlreadyRunning:
         return _failed(
@@ -239,6 +249,10 @@ def main() -> int:
     except OSError as error:
         return _failed(f"{error.filename or 'The demo'}: {error.strerror}.")
     return 0
+
+
+def _is_somebody_elses(state: Path) -> bool:
+    return state.is_dir() and any(state.iterdir()) and not (state / _MARK).exists()
 
 
 def _failed(text: str) -> int:

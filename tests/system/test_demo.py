@@ -256,8 +256,18 @@ def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path) -> None:
     assert str(port) in line
 
 
+def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
+    (kept := tmp_path / "demo" / "relay").mkdir(parents=True)
+    (kept / "precious.py").touch()
+    there = ended("--state", str(tmp_path / "demo"))
+    assert there.returncode == 1
+    assert "holds other things" in there.stderr
+    assert (kept / "precious.py").exists()
+
+
 def test_a_second_demo_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with alone(tmp_path / "demo"):
+        (tmp_path / "demo" / ".demo").touch()
         there = ended("--state", str(tmp_path / "demo"))
     assert there.returncode == 1
     assert "runs on" in there.stderr
