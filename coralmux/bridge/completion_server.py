@@ -107,12 +107,10 @@ class CompletionServer:
                     "The AI server sent more at once than an answer ever has.",
                     "Look into its log.",
                 ) from None
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                pass  # whether that matters depends on how far the answer had come
             except httpx.HTTPError as error:
-                if isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError):
-                    if not reader.whole:
-                        raise Failure(CUT_OFF, ASK_AGAIN) from None
-                else:
-                    raise http_failures.of_error(error, self._settings) from None
+                raise http_failures.of_error(error, self._settings) from None
         for piece in reader.end():
             yield piece
         if not reader.whole:

@@ -43,7 +43,8 @@ def test_an_event_may_have_a_name() -> None:
 
 
 def test_a_byte_order_mark_is_dropped_once() -> None:
-    assert data("\ufeffdata: \ufeffx\n\n".encode()) == ["\ufeffx"]
+    stream = "\ufeffdata: \ufeffx\n\n\ufeffdata: y\n\n"
+    assert data(stream.encode()) == ["\ufeffx"]
 
 
 def test_the_last_event_may_lack_its_empty_line() -> None:

@@ -60,6 +60,19 @@ async def test_a_server_that_does_not_run_is_named_by_host_and_port(
     assert "secret-word" not in error
 
 
+async def test_a_name_with_several_addresses_that_all_refuse_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+
+    def both(*args: object, **more: object) -> list[Any]:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", both)
+    assert "Nobody listens" in await failure_at(f"http://ai.invalid:{port}/v1", tmp_path)
+
+
 async def test_a_name_that_nobody_has_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,6 +180,13 @@ async def test_a_refusal_is_explained(
     assert len(error) < 600
 
 
+async def test_a_key_of_any_form_is_cut_out(tmp_path: Path) -> None:
+    async with chat_server() as server:
+        server.answer = refuses(500, error_body("Who is any-old-words?"))
+        error = await failure_at(server.base_url, tmp_path, api_key="any-old-words")
+    assert "“Who is …?”" in error
+
+
 async def test_a_missing_key_is_told_apart_from_a_wrong_one(tmp_path: Path) -> None:
     async with chat_server() as server:
         server.answer = refuses(401)
@@ -247,6 +267,21 @@ async def test_a_line_without_end_is_given_up(
         server.answer = endless
         found = await outcome(backend, question())
     assert (found.text, "more at once than an answer" in found.error) == ("Half", True)
+
+
+async def test_a_body_without_end_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coralmux.bridge.completion_server._LARGEST_BODY", 100_000)
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.begin("application/json")
+        while True:
+            await exchange.send(b"[" * 10_000)
+
+    async with chat_server() as server, asyncio.timeout(10):
+        server.answer = endless
+        assert "no OpenAI-compatible server" in await failure_at(server.base_url, tmp_path)
 
 
 async def test_whatever_is_no_utf_8_is_replaced(tmp_path: Path) -> None:

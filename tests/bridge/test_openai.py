@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from tests.bridge.doubles.chat_server import (
     says,
     streams,
 )
+from tests.support.client import SOON
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 
@@ -229,19 +231,25 @@ async def test_a_character_in_two_halves_is_put_together(
     ).text == "A\N{GRINNING FACE}\N{REPLACEMENT CHARACTER}"
 
 
+@pytest.mark.parametrize("end", [b"", DONE])
 async def test_nothing_is_waited_for_once_the_answer_is_whole(
-    server: ChatServer, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, backend: Backend, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
     monkeypatch.setattr("coralmux.bridge.completion_server._LAST_WORD_SECONDS", 0.05)
 
+    left = asyncio.Event()
+
     async def answer(exchange: Any) -> None:
         await exchange.begin()
-        await exchange.send(delta("Done.") + finish())
+        await exchange.send(delta("Done.") + finish() + end)
         await exchange.gone()
+        left.set()
 
     server.answer = answer
     found = await outcome(backend, question())
     assert (found.text, found.error) == ("Done.", "")
+    async with asyncio.timeout(SOON):
+        await left.wait()
 
 
 # Servers that know less

@@ -81,6 +81,9 @@ async def test_an_agent_answers_in_its_own_way(tmp_path: Path) -> None:
         assert [asked["model"] for asked in server.asked] == ["large", "huge", "small"]
         assert [asked["temperature"] for asked in server.asked] == [1, 1, 0.5]
         assert server.asked[0]["messages"][0] == {"role": "system", "content": "Arr."}
+        plain = await backend.create_agent(AgentSpec(name="Plain"))
+        await outcome(backend, question(agent_id=plain.id))
+        assert (server.asked.pop()["temperature"], plain.id) == (0.5, "plain")
         await backend.update_agent(AgentSpec(id=made.id, temperature=0))
         await outcome(backend, question(agent_id=made.id))
         assert server.asked[3]["temperature"] == 0
