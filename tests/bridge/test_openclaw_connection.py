@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coralmux import BackendError, Unsupported
+from coralmux.bridge.openclaw import gateway as connecting
 from tests.bridge.doubles.openclaw_gateway import OpenclawGateway, Refused, message
 from tests.bridge.openclaw import Asking, backend_at, met
 from tests.support.process import free_port
@@ -74,6 +75,19 @@ async def test_the_next_question_after_a_restart_is_answered(tmp_path: Path) -> 
                 await (await gateway.next_question()).whole("Yes")
                 assert await asking.end() == "Yes"
     assert sum("is there." in text for text in said) == 2
+
+
+async def test_a_question_does_not_wait_for_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_FIRST_PAUSE", 60)
+    port = free_port()
+    async with backend_at(f"ws://127.0.0.1:{port}", tmp_path) as backend:
+        await Asking(backend, id="1").failure()
+        async with OpenclawGateway(port=port).serving() as gateway:
+            asking = Asking(backend, id="2")
+            await (await gateway.next_question()).whole("Yes")
+            assert await asking.end() == "Yes"
 
 
 @pytest.mark.slow

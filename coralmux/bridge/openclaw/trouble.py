@@ -146,12 +146,12 @@ def _of_code(code: str, details: Mapping[str, Any], seconds: float) -> tuple[str
     if code in ("AUTH_TOKEN_MISSING", "AUTH_REQUIRED"):
         return (
             "The OpenClaw gateway wants its token.",
-            "Set token in [openclaw] to what openclaw gateway auth-token says on its machine.",
+            "Set token in [openclaw] to what openclaw gateway auth-token --show says on its machine.",
         )
     if code.startswith("AUTH_"):
         return (
             "The OpenClaw gateway does not take the token.",
-            "Set token in [openclaw] to what openclaw gateway auth-token says on its machine.",
+            "Set token in [openclaw] to what openclaw gateway auth-token --show says on its machine.",
         )
     if code == "PROTOCOL_MISMATCH":
         return (
