@@ -21,6 +21,11 @@ class TeamAnswer:
         self._tools: dict[str, str] = {}  # names of those at work, by the id of the call
         self.usage: dict[str, int] = {}
 
+    @property
+    def spoke(self) -> bool:
+        """Whether there was any answer."""
+        return self._speaking is not None
+
     def event(self, event: Any) -> Iterable[str | ToolStatus]:
         """A message of an agent's, or an event on the way to one."""
         self._count(getattr(event, "models_usage", None))

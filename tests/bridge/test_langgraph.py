@@ -178,6 +178,7 @@ async def test_questions_to_one_memory_are_answered_one_after_another(
     async with started("langchain", tmp_path, **settings) as backend:
         found = await asyncio.gather(*(outcome(backend, question("a")) for _ in range(4)))
     assert sorted(one.text for one in found) == ["1", "3", "5", "7"]
+    assert sorted(len(one.tools) for one in found) == [0, 2, 2, 2]
     assert importlib.import_module(settings["app"].partition(":")[0]).most == 1
 
 

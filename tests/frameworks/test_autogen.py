@@ -24,7 +24,7 @@ BEGIN = """
     import asyncio
     from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
     from autogen_agentchat.base import Response
-    from autogen_agentchat.conditions import MaxMessageTermination
+    from autogen_agentchat.conditions import MaxMessageTermination, TextMentionTermination
     from autogen_agentchat.messages import TextMessage, MultiModalMessage
     from autogen_agentchat.teams import RoundRobinGroupChat
     from autogen_core import FunctionCall
@@ -156,7 +156,8 @@ async def test_a_team_remembers_the_conversation_that_it_is_in(
         first = await outcome(backend, question("one", history=HISTORY))
         assert (first.error, first.text) == (
             "",
-            "[user: My name is Ada. | assistant: Hello Ada. | user: one]",
+            "[user: What was said before:\n\nuser: My name is Ada.\nassistant: Hello Ada.\n\n"
+            "What is asked now:\n\none]",
         )
         # It has heard it all: nothing is told twice.
         second = await outcome(backend, question("two", history=HISTORY))
@@ -171,11 +172,44 @@ async def test_no_conversation_hears_of_another(apps: AppFiles, tmp_path: Path, 
         other = await outcome(backend, question("yours", agent_id="other"))
         assert (other.error, other.text) == ("", "[user: yours]")
         again = await outcome(backend, question("again", history=HISTORY))
-        assert again.text.endswith("user: again]")
+        assert again.text.endswith("again]")
         assert "yours" not in again.text
         # A factory's team has heard it; a shared one is told anew.
         assert ("mine" in again.text) == (name == "make")
         assert ("Hello Ada" in again.text) == (name != "make")
+
+
+@pytest.mark.parametrize(
+    "condition", ["MaxMessageTermination(2)", "TextMentionTermination('TERMINATE')"]
+)
+async def test_what_was_said_before_does_not_end_a_team(
+    apps: AppFiles, tmp_path: Path, condition: str
+) -> None:
+    source = f"""
+    def make():
+        return RoundRobinGroupChat(
+            [Teller("t")], max_turns=2, termination_condition={condition}
+        )
+"""
+    history = (*HISTORY, Turn("user", "More"), Turn("assistant", "Enough. TERMINATE"))
+    async with started("autogen", tmp_path, **app(apps, source, "make")) as backend:
+        found = await outcome(backend, question("Go on", history=history))
+    assert found.error == ""
+    assert "Hello Ada." in found.text
+    assert found.text.endswith("Go on]")
+
+
+async def test_of_many_teams_the_one_that_was_not_used_for_longest_is_made_anew(
+    apps: AppFiles, tmp_path: Path
+) -> None:
+    async with started("autogen", tmp_path, **app(apps, TELLERS, "make")) as backend:
+        for n in range(65):
+            await outcome(backend, question("mine", agent_id=f"a{n}"))
+        kept = await outcome(backend, question("again", agent_id="a64", history=HISTORY))
+        anew = await outcome(backend, question("again", agent_id="a0", history=HISTORY))
+    assert "mine" in kept.text
+    assert "mine" not in anew.text
+    assert "Hello Ada" in anew.text
 
 
 WAITS = """

@@ -167,7 +167,7 @@ async def test_a_class_with_crewbase_makes_crews(apps: AppFiles, tmp_path: Path)
 async def test_a_crew_is_told_what_was_said_before(apps: AppFiles, tmp_path: Path) -> None:
     source = "\n    app = one(Teller(), '<{history} / {question}>')\n"
     found = await answer(apps, tmp_path, source, history=HISTORY)
-    assert found.text == "<User: My name is Ada.\nAgent: Hello Ada. / the sea>"
+    assert found.text == "<user: My name is Ada.\nassistant: Hello Ada. / the sea>"
     assert (await answer(apps, tmp_path, source)).text == "<(nothing yet) / the sea>"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.loading import app_directory, call, load
 from coralmux.bridge.team_stream import TeamAnswer
+from coralmux.bridge.transcript import with_transcript
 
 # Teams that a factory has made are kept so that they remember; the least used one goes.
 _MOST_TEAMS = 64
@@ -64,8 +64,6 @@ class AutogenBackend(Backend):
 
     async def start(self) -> None:
         """Load the team. Raises BackendUnusable."""
-        # It logs what is said, wherever nobody has told it where to.
-        logging.getLogger("autogen_core").addHandler(logging.NullHandler())
         found, self._factory = await self._load()
         if self._factory is None:
             self._seats[""] = _Seat(found)
@@ -141,18 +139,27 @@ class AutogenBackend(Backend):
     async def _run(
         self, team: Any, question: Question, begins: bool
     ) -> AsyncGenerator[Piece, None]:
+        answer = TeamAnswer(self.settings.speakers)
+        try:
+            async for piece in self._once(team, _task(question, begins), answer):
+                yield piece
+            if begins and question.history and not answer.spoke:
+                # What was said before had a word in it by which teams end. They have heard it.
+                async for piece in self._once(team, _task(question, False), answer):
+                    yield piece
+        finally:
+            question.usage.update(answer.usage)
+
+    async def _once(self, team: Any, task: Any, answer: TeamAnswer) -> AsyncGenerator[Piece, None]:
         from autogen_core import CancellationToken
 
         token = CancellationToken()
-        answer = TeamAnswer(self.settings.speakers)
         came: asyncio.Queue[Any] = asyncio.Queue()
-        task = _task(question, begins)
-        own = {message.id for message in task}
 
         async def follow() -> None:
             try:
                 async for event in team.run_stream(task=task, cancellation_token=token):
-                    if getattr(event, "id", "") not in own:
+                    if getattr(event, "id", "") != task.id:
                         came.put_nowait(event)
             finally:
                 came.put_nowait(None)
@@ -169,7 +176,6 @@ class AutogenBackend(Backend):
             for status in answer.end():
                 yield status
         finally:
-            question.usage.update(answer.usage)
             if not following.done():
                 # A team that is merely cancelled waits for its model first.
                 token.cancel()
@@ -184,26 +190,23 @@ async def _error(task: asyncio.Task[None]) -> BaseException | None:
     return task.exception()
 
 
-def _task(question: Question, begins: bool) -> list[Any]:
-    """The question, behind what was said before where the team has not heard it."""
+def _task(question: Question, begins: bool) -> Any:
+    """The question, and what was said before where the team has not heard it: in one message,
+    since teams count messages to know when they are done."""
     from autogen_agentchat.messages import MultiModalMessage, TextMessage
     from autogen_core import Image
 
-    found: list[Any] = []
-    if begins:
-        found = [
-            TextMessage(content=turn.content, source=turn.role)
-            for turn in question.history
-            if turn.content.strip()
-        ]
-    asked = completions.question(question.text, question.attachments)["content"]
+    history = question.history if begins else ()
+    asked = completions.question(with_transcript(history, question.text), question.attachments)[
+        "content"
+    ]
     if isinstance(asked, str):
-        return [*found, TextMessage(content=asked, source="user")]
+        return TextMessage(content=asked, source="user")
     parts = [
         part["text"] if part["type"] == "text" else Image.from_uri(part["image_url"]["url"])
         for part in asked
     ]
-    return [*found, MultiModalMessage(content=parts, source="user")]
+    return MultiModalMessage(content=parts, source="user")
 
 
 async def _forget(team: Any) -> None:

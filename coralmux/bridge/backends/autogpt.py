@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
 import msgspec
 
-from coralmux import ToolStatus, Turn
+from coralmux import ToolStatus
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.http_client import SHORT_SECONDS, ServerSettings
 from coralmux.bridge.http_failures import Failure
 from coralmux.bridge.task_server import LARGEST_FILE, Step, TaskServer
+from coralmux.bridge.transcript import with_transcript
 from coralmux.text import one_line
 
 # Seconds between two looks at a step that the server does in the background.
 _LOOK_SECONDS = 1.0
-
-# Characters of what was said before that go into a task.
-_MOST_CONTEXT = 8000
 
 # Files that an answer brings along.
 _MOST_FILES = 20
@@ -138,24 +136,7 @@ class AutogptBackend(Backend):
 
 def _input(question: Question) -> str:
     """The task: what was said before, what is asked now, and which files come along."""
-    parts = []
-    if context := _context(question.history):
-        parts.append(f"What was said before:\n\n{context}\n\nWhat is asked now:")
-    if question.text:
-        parts.append(question.text)
+    parts = [question.text] if question.text else []
     if names := ", ".join(attachment.name for attachment in question.attachments):
         parts.append(f"Files in the workspace: {names}")
-    return "\n\n".join(parts)
-
-
-def _context(history: Sequence[Turn]) -> str:
-    """The newest turns that fit, oldest first."""
-    lines: list[str] = []
-    room = _MOST_CONTEXT
-    for turn in reversed(history):
-        if room <= 0:
-            break
-        line = f"{turn.role}: {turn.content.strip()}"[:room]
-        room -= len(line)
-        lines.append(line)
-    return "\n".join(reversed(lines))
+    return with_transcript(question.history, "\n\n".join(parts))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.final_answer import FinalAnswer, same
 from coralmux.bridge.loading import app_directory, call, load
 from coralmux.bridge.threads import LoopThread
+from coralmux.bridge.transcript import transcript
 
 # Nothing leaves the machine that the user did not ask for, and nobody is asked questions at
 # a terminal. Who wants CrewAI's traces sets its variables to something else.
@@ -33,8 +33,6 @@ _QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
 }
 
-# Characters of what was said before that a crew is given, the latest ones.
-_HISTORY_CHARACTERS = 8000
 _STOP_SECONDS = 3.0
 _HISTORY = "history"
 
@@ -80,11 +78,15 @@ class CrewaiBackend(Backend):
         for name, value in _QUIET.items():
             os.environ.setdefault(name, value)
         self._resources.enter_context(_without_stdout())
-        logging.getLogger("crewai").addHandler(logging.NullHandler())
         try:
+            self._resources.enter_context(_listening())
             self._make, crew = await self._load()
             self._key = self._question_key(crew)
-            self._resources.enter_context(_listening())
+        except ImportError:
+            self._resources.close()
+            raise BackendUnusable(
+                "This CrewAI is too old for the agent. Type: pip install --upgrade crewai"
+            ) from None
         except BaseException:
             self._resources.close()
             raise
@@ -173,11 +175,7 @@ class CrewaiBackend(Backend):
             raise coralmux.BackendError(
                 "This crew takes text alone. Send the question without pictures."
             )
-        names = {"user": "User", "assistant": "Agent"}
-        before = "\n".join(
-            f"{names.get(turn.role, turn.role)}: {turn.content}" for turn in question.history
-        )
-        history = before[-_HISTORY_CHARACTERS:] or "(nothing yet)"
+        history = transcript(question.history) or "(nothing yet)"
         return {_HISTORY: history, **self.settings.inputs, self._key: asked}
 
 
@@ -203,7 +201,9 @@ class _Run:
         if "stream" in type(crew).model_fields:
             crew.stream = True
         self._last_task = str(crew.tasks[-1].id)
-        output = await crew.akickoff(inputs=inputs)
+        # Before 1.x there is only the one that blocks a thread.
+        kickoff = getattr(crew, "akickoff", crew.kickoff_async)
+        output = await kickoff(inputs=inputs)
         if hasattr(output, "__aiter__"):
             # Its pieces do not say which task they are of; those of the bus do.
             async for _ in output:
@@ -229,8 +229,9 @@ class _Run:
         """A piece of what a model says. Those of the last task are the answer."""
         if event.tool_call is not None or str(event.task_id) != self._last_task:
             return
-        if event.call_id != self._call:
-            self._call, self._answer = event.call_id, FinalAnswer()
+        call = getattr(event, "call_id", "")
+        if call != self._call:
+            self._call, self._answer = call, FinalAnswer()
         if text := self._answer.feed(event.chunk):
             self._tell(text)
 

@@ -137,7 +137,12 @@ class LangchainBackend(Backend):
                 return
             # Two runs at once would write over each other's memory.
             turn = self._turns.setdefault(thread_id(question), asyncio.Lock())
+            waits = turn.locked()
+            if waits:
+                yield ToolStatus("waiting", "running")
             async with turn, aclosing(app.reply(question)) as pieces:
+                if waits:
+                    yield ToolStatus("waiting", "done")
                 async for piece in pieces:
                     yield piece
         except Exception as error:
