@@ -239,6 +239,24 @@ async def test_lost_pieces_are_filled_in_from_the_run_under_way(tmp_path: Path) 
         assert await asking.end() == "One two three four"
 
 
+async def test_lost_pieces_come_with_the_end_where_there_is_no_history(tmp_path: Path) -> None:
+    async with met(tmp_path) as (gateway, backend):
+        asking = Asking(backend)
+        asked = await gateway.next_question()
+        await asked.chat("delta", deltaText="One")
+        await asking.has("One")
+
+        async def refuse(params: dict[str, Any]) -> None:
+            raise Refused("UNAVAILABLE", "not now")
+
+        gateway.answers["chat.history"] = refuse
+        gateway.lose_event()
+        await asked.chat("delta", deltaText=" three")
+        await asked.whole("One two three four")
+        assert await asking.end() == "One two three four"
+        assert asking.pieces == ["One", " two three four"]
+
+
 async def test_a_lost_end_is_found_in_the_history(tmp_path: Path) -> None:
     async with met(tmp_path) as (gateway, backend):
         asking = Asking(backend)

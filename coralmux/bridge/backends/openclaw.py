@@ -87,7 +87,10 @@ class OpenclawBackend(Backend):
             return
         session, run = str(payload.get("sessionKey")), payload.get("runId")
         if event == "chat":
-            self._runs.setdefault(session, Runs()).take(payload)
+            runs = self._runs.setdefault(session, Runs())
+            runs.take(payload)
+            if not runs:
+                del self._runs[session]
         for queue, (its_session, its_run) in self._listeners.items():
             if session == its_session or run == its_run:
                 queue.put_nowait((event, payload))
@@ -185,7 +188,10 @@ class OpenclawBackend(Backend):
     async def _catch_up(self, following: Following, session: str) -> Iterator[str]:
         """What the phone lacks after events were lost."""
         following.text.sure = False
-        history = await self._history(session, _LOOK_BACK)
+        try:
+            history = await self._history(session, _LOOK_BACK)
+        except Trouble:
+            return iter(())  # the end may bring it all
         under_way = part(history, "inFlightRun")
         if under_way.get("runId") == following.run:
             return following.is_now(str(under_way.get("text") or following.text.whole))

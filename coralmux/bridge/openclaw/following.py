@@ -42,6 +42,9 @@ class Runs:
     def __init__(self, texts: Mapping[str, RunText] | None = None) -> None:
         self._texts = dict(texts or {})
 
+    def __len__(self) -> int:
+        return len(self._texts)
+
     def __contains__(self, run: str) -> bool:
         return run in self._texts
 

@@ -132,11 +132,12 @@ class Gateway:
         if self._attempt is None:
             raise Trouble("The bridge has not begun to look for the OpenClaw gateway.")
         if self._barred is not None:
-            raise self._barred
+            raise self._barred.with_traceback(None)
         self._hurry.set()
         trouble = await asyncio.shield(self._attempt)
         if trouble is not None:
-            raise trouble
+            # Everybody who waits is told by the same one.
+            raise trouble.with_traceback(None)
 
     async def request(
         self, method: str, params: Mapping[str, Any], seconds: float = _REQUEST_SECONDS

@@ -27,6 +27,10 @@ _MOST_QUOTED = 300
 # As the gateway makes them; anything else is not put into a command line to be typed.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
+_SET_TOKEN = (
+    "Set token in [openclaw] to what openclaw gateway auth-token --show says on its machine."
+)
+
 # Seconds to wait where the gateway lets nobody in and does not say for how long.
 _LOCKED_OUT_SECONDS = 60
 
@@ -146,12 +150,12 @@ def _of_code(code: str, details: Mapping[str, Any], seconds: float) -> tuple[str
     if code in ("AUTH_TOKEN_MISSING", "AUTH_REQUIRED"):
         return (
             "The OpenClaw gateway wants its token.",
-            "Set token in [openclaw] to what openclaw gateway auth-token --show says on its machine.",
+            _SET_TOKEN,
         )
     if code.startswith("AUTH_"):
         return (
             "The OpenClaw gateway does not take the token.",
-            "Set token in [openclaw] to what openclaw gateway auth-token --show says on its machine.",
+            _SET_TOKEN,
         )
     if code == "PROTOCOL_MISMATCH":
         return (
