@@ -108,7 +108,7 @@ class Conversations:
         was deleted meanwhile."""
         kept = self._read(phone, agent_id)
         for exchange in reversed(kept.exchanges):
-            if exchange.id == id and not exchange.answer:
+            if exchange.id == id:
                 exchange.answer, exchange.answered = answer[:MAX_CHARACTERS], _now()
                 self._write(phone, kept)
                 return

@@ -102,11 +102,12 @@ class Bridge:
         return phone_for(self.links[n], **options)
 
     def check_output(self) -> None:
-        """No token stands in it, and no traceback."""
+        """No token stands in it, and nothing that Python itself complains of."""
         output = self.output()
         for link in self.links:
             assert link.token not in output, "a token was logged"
-        assert "Traceback" not in output, output
+        for trouble in ("Traceback", "RuntimeWarning", "never awaited", "was destroyed"):
+            assert trouble not in output, output
 
 
 @contextlib.asynccontextmanager
