@@ -20,7 +20,8 @@ from coralmux import AgentProfile, BackendError, HistoryEntry, MemoryHit, ToolSt
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.openclaw import rows
 from coralmux.bridge.openclaw.following import Following, Runs
-from coralmux.bridge.openclaw.gateway import PROTOCOL, Gateway, part
+from coralmux.bridge.openclaw.frames import part
+from coralmux.bridge.openclaw.gateway import PROTOCOL, Gateway
 from coralmux.bridge.openclaw.trouble import Trouble
 from coralmux.text import duration
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coralmux import ToolStatus
-from coralmux.bridge.openclaw.gateway import part
+from coralmux.bridge.openclaw.frames import part
 from coralmux.bridge.openclaw.text import RunText, of_message
 from coralmux.bridge.openclaw.trouble import ASK_AGAIN, Trouble, words
 from coralmux.text import one_line

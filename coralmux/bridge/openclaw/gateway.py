@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import random
 import sys
@@ -18,13 +17,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 import coralmux
 from coralmux.bridge.openclaw.device import Device, DeviceError
+from coralmux.bridge.openclaw.frames import (
+    address_of,
+    challenge_of,
+    part,
+    read_frame,
+    request_frame,
+)
 from coralmux.bridge.openclaw.trouble import ASK_AGAIN, Trouble, of_error, of_refusal, words
 from coralmux.text import duration
 
@@ -103,7 +108,7 @@ class Gateway:
     @property
     def where(self) -> str:
         """The gateway's address, without whatever else a URL may hold."""
-        parts = _address(self._url)
+        parts = address_of(self._url)
         if parts is None:
             return "the address in base_url"
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -151,7 +156,7 @@ class Gateway:
         answer = self._pending[id] = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(seconds):
-                await connection.send(_request(id, method, params))
+                await connection.send(request_frame(id, method, params))
                 return await answer
         except TimeoutError:
             raise Trouble(
@@ -255,7 +260,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def _dialed(self, device: Device, token: str) -> AsyncIterator[ClientConnection]:
-        address = _address(self._url)
+        address = address_of(self._url)
         if address is None:
             raise Trouble(
                 "The gateway's address cannot be read.", "base_url is like ws://127.0.0.1:18789."
@@ -278,12 +283,12 @@ class Gateway:
             yield connection
 
     async def _shake_hands(self, connection: ClientConnection, device: Device, token: str) -> None:
-        challenge = _challenge(_frame(await connection.recv()))
+        challenge = challenge_of(read_frame(await connection.recv()))
         self.clock_ahead = challenge["ts"] / 1000 - time.time()
         id = str(next(self._ids))
         introduction = self._introduction(challenge, device, token)
-        await connection.send(_request(id, "connect", introduction))
-        while (frame := _frame(await connection.recv())).get("id") != id:
+        await connection.send(request_frame(id, "connect", introduction))
+        while (frame := read_frame(await connection.recv())).get("id") != id:
             pass
         if frame.get("ok") is not True:
             error = frame.get("error")
@@ -339,7 +344,7 @@ class Gateway:
                     "Ask again. If this repeats, look whether it is well: openclaw gateway status",
                 ) from None
             try:
-                frame = _frame(text)
+                frame = read_frame(text)
             except ValueError:
                 continue  # what is no frame says nothing
             if frame.get("type") == "res":
@@ -373,45 +378,3 @@ class Gateway:
     def _secrets(self, token: str = "") -> tuple[str, ...]:
         kept = self._device.token(self._url) if self._device else ""
         return tuple(filter(None, (token, kept, self._token, self._password)))
-
-
-def part(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An object within an object; an empty one where there is none."""
-    found = of.get(key)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _request(id: str, method: str, params: Mapping[str, Any]) -> str:
-    return json.dumps({"type": "req", "id": id, "method": method, "params": params})
-
-
-def _frame(text: str | bytes) -> dict[str, Any]:
-    """Raises ValueError for what is no frame."""
-    try:
-        frame = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("too deep") from error
-    if not isinstance(frame, dict):
-        raise ValueError("no object")
-    return frame
-
-
-def _challenge(frame: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What has to be signed. Raises ValueError."""
-    payload = part(frame, "payload")
-    nonce, ts = payload.get("nonce"), payload.get("ts")
-    if frame.get("event") != "connect.challenge" or not isinstance(nonce, str) or not nonce:
-        raise ValueError("no challenge")
-    if type(ts) is not int or ts < 0:
-        raise ValueError("a challenge without its time")
-    return {"nonce": nonce, "ts": ts}
-
-
-def _address(url: str) -> SplitResult | None:
-    """None for what is no address of a gateway."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError:
-        return None
-    return parts if good else None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from coralmux import AgentProfile, HistoryEntry, MemoryHit
-from coralmux.bridge.openclaw.gateway import part
+from coralmux.bridge.openclaw.frames import part
 from coralmux.bridge.openclaw.text import of_message
 
 
