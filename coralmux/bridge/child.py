@@ -21,7 +21,7 @@ import psutil
 _READ_AHEAD = 65_536
 # Bytes at the end of standard error in which its last line is looked for.
 _LAST_WORDS = 2048
-# Seconds between asking the program to end and ending it.
+# Seconds between asking the program to end and ending it, and for its death then.
 GRACE_SECONDS = 2.0
 # Seconds of silence, once the program is gone, after which nothing is awaited of what it
 # has left behind with its output.
@@ -96,20 +96,21 @@ class Child(asyncio.SubprocessProtocol):
             return
         try:
             if self._signal(signal.SIGTERM):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(GRACE_SECONDS):
-                        await self._all_gone()
+                await self._all_gone()
         finally:
             self._signal(signal.SIGKILL if _GROUPS else signal.SIGTERM)
             if not self._fed:
                 self._pipe(0).abort()
             transport.close()
-        await self._gone.wait()
+        await self._all_gone()
 
     async def _all_gone(self) -> None:
-        await self._gone.wait()
-        while self._signal(0) and await asyncio.to_thread(self._is_group_alive):
-            await asyncio.sleep(0.05)
+        """Wait until nobody of it is left, for as long as that may take."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self._gone.wait()
+                while self._signal(0) and await asyncio.to_thread(self._is_group_alive):
+                    await asyncio.sleep(0.05)
 
     def _is_group_alive(self) -> bool:
         """Whether any of its group runs: orphans that nobody has reaped yet do not."""

@@ -219,6 +219,6 @@ async def test_the_group_is_asked_before_it_is_killed(tmp_path: Path) -> None:
     )
     backend = make("command", {"command": [sys.executable, "-c", source]}, Place(tmp_path))
     reply = backend.reply(QUESTION)
-    assert await anext(reply) == "ready\n"
+    assert str(await anext(reply)).startswith("ready")
     await reply.aclose()
     assert (tmp_path / "left").read_text() == "in order"
