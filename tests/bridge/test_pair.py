@@ -15,7 +15,7 @@ from coralmux.bridge.config import load_phones
 from coralmux.bridge.phones import PairedPhone
 from tests.bridge.agent_command import Home, plain
 from tests.bridge.doubles.http_exchange import Exchange, http_server
-from tests.client.meeting import phone_for
+from tests.client.meeting import new_link, phone_for
 from tests.support.process import ADMIN_KEY, RelayProcess, relay_process
 
 # Each starts a Python or more.
@@ -131,9 +131,14 @@ async def test_a_token_that_the_operator_made_is_used(
     ended = await home.agent("pair", "--relay", relay.url, *given, stdin=f"{token}\n", **env)
     assert ended.status == 0, ended.err
     assert PairingLink.parse(ended.out).token == token
-    again = await home.agent("pair", "--token", token, "--name", "Another")
-    assert (again.status, again.out) == (1, "")
-    assert "belongs to the phone 'My phone'" in again.err
+
+
+async def test_a_token_is_for_one_phone(relay: RelayProcess, home: Home) -> None:
+    link = new_link(relay)
+    home.write(f'[[phone]]\nname = "My phone"\nlink = "{link.web()}"\n')
+    ended = await home.agent("pair", "--token", link.token, "--name", "Another")
+    assert (ended.status, ended.out) == (1, "")
+    assert "belongs to the phone 'My phone'" in ended.err
     assert len(paired(home)) == 1
 
 
@@ -220,7 +225,7 @@ async def test_scripts_get_an_object(relay: RelayProcess, home: Home) -> None:
 
 
 async def test_two_phones_cannot_have_one_name(relay: RelayProcess, home: Home) -> None:
-    await home.agent("pair", "--relay", relay.url, "--token", relay.token())
+    home.write(f'[[phone]]\nname = "My phone"\nlink = "{new_link(relay).web()}"\n')
     ended = await home.agent("pair", "--admin-key", ADMIN_KEY)
     assert (ended.status, ended.out) == (1, "")
     assert "named 'My phone' already" in ended.err

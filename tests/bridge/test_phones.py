@@ -11,6 +11,7 @@ import pytest
 
 import coralmux
 from coralmux import FileStore, PairingLink
+from coralmux.bridge.commands import run
 from coralmux.bridge.config import load_phones
 from coralmux.bridge.conversations import Conversations
 from coralmux.bridge.phones import PairedPhone
@@ -202,14 +203,13 @@ async def test_forgetting_deletes_what_was_said_and_keeps_the_pairing(
     assert list(load_phones(home.config)) == phones
 
 
-async def test_a_phone_that_there_is_not_is_answered_with_those_that_there_are(
-    relay: RelayProcess, home: Home
+@pytest.mark.parametrize("command", ["unpair", "forget"])
+def test_a_phone_that_there_is_not_is_answered_with_those_that_there_are(
+    relay: RelayProcess, home: Home, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with_phones(home, relay, "Anna", "Tablet")
-    for command in ("unpair", "forget"):
-        ended = await home.agent(command, "Ana")
-        assert ended.status == 1
-        assert "There are: 'Anna', 'Tablet'." in ended.err
+    assert run([command, "Ana", "--data-dir", str(home.path)]) == 1
+    assert "There are: 'Anna', 'Tablet'." in capsys.readouterr().err
 
 
 # With an agent at work
