@@ -34,22 +34,22 @@ def config(base_url: str, more: str = "", top: str = "") -> str:
 async def test_a_real_model_streams_its_answer_and_knows_what_was_said(
     relay: RelayProcess, model_server: str, tmp_path: Path
 ) -> None:
-    settings = config(model_server, "max_tokens = 12\ntemperature = 0\n")
+    settings = config(model_server, "max_tokens = 6\ntemperature = 0\n")
     async with bridge(relay, tmp_path, settings) as there, there.phone() as phone:
         first = phone.ask("Say hello")
         deltas = [text async for text in first]
         assert len(deltas) >= 3
         second = phone.ask("And once more")
         await second
-        assert second.usage["completion_tokens"] <= 12
+        assert second.usage["completion_tokens"] <= 6
         # What was said before is a part of the second question.
         assert second.usage["prompt_tokens"] > first.usage["prompt_tokens"] + len(deltas)
-        made = await phone.create_agent(name="Poet", system_prompt="Rhyme. " * 40)
+        made = await phone.create_agent(name="Poet", system_prompt="Rhyme. " * 20)
         assert made.agent is not None
         assert [agent.id for agent in await phone.agents()] == ["default", "poet"]
         poem = phone.ask("Say hello", agent_id="poet")
         await poem
-        assert poem.usage["prompt_tokens"] >= first.usage["prompt_tokens"] + 80
+        assert poem.usage["prompt_tokens"] >= first.usage["prompt_tokens"] + 40
         refused = await phone.delete_agent("default")
         assert (refused.ok, refused.error) == (
             False,
