@@ -226,8 +226,10 @@ async def test_where_no_gateway_is_the_check_says_so(
 ) -> None:
     port = free_port()
     url = base_url.format(port=port)
-    backend = make("openclaw", {"base_url": url}, Place(tmp_path))
+    said: list[str] = []
+    backend = make("openclaw", {"base_url": url}, Place(tmp_path, say=said.append))
     (found,) = [found async for found in backend.check()]
+    assert said == []
     assert not found.good
     assert told.format(port=port) in found.text
     assert "pass" not in found.text

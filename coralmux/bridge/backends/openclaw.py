@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import re
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -60,18 +60,18 @@ class OpenclawBackend(Backend):
 
     def __init__(self, settings: OpenclawSettings, place: Place) -> None:
         super().__init__(settings, place)
-        self._gateway = self._new_gateway()
+        self._gateway = self._new_gateway(place.say)
         self._runs: dict[str, Runs] = {}
         self._listeners: dict[_Queue, tuple[str, str]] = {}
 
-    def _new_gateway(self) -> Gateway:
+    def _new_gateway(self, say: Callable[[str], None]) -> Gateway:
         scheme, _, rest = self.settings.base_url.strip().partition("://")
         return Gateway(
             f"{ {'http': 'ws', 'https': 'wss'}.get(scheme, scheme) }://{rest}",
             self.place.directory,
             token=self.settings.token,
             password=self.settings.password,
-            say=self.place.say,
+            say=say,
             on_event=self._on_event,
             on_gap=lambda: self._tell_all(_LOST),
             on_end=self._on_end,
@@ -253,7 +253,8 @@ class OpenclawBackend(Backend):
         return f"agent:{self._agent(agent_id)}:{self.settings.session}"
 
     async def check(self) -> AsyncIterator[Finding]:
-        gateway = self._new_gateway()
+        # What there is to say are the findings.
+        gateway = self._new_gateway(lambda text: None)
         gateway.start()
         try:
             try:
