@@ -14,12 +14,13 @@ from rich.console import Console
 
 from coralmux import LinkError, StoreError, __version__
 from coralmux.bridge import backends, config, links, template
+from coralmux.bridge.backend import Place
 from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.config import Config, ConfigError
 from coralmux.bridge.config_file import write_new
 from coralmux.bridge.home import Home, placed, placed_anew
 from coralmux.bridge.pairing import PairingError
-from coralmux.bridge.phone_commands import forget, pair, phones, unpair
+from coralmux.bridge.phone_commands import forget, pair, pair_first, phones, unpair
 from coralmux.bridge.phones import PhoneError
 from coralmux.bridge.registration import normalised
 from coralmux.bridge.relay_failures import RelayProblem
@@ -38,6 +39,10 @@ Start here:
       shows a code and a link for your phone
   coralmux-agent run
       answers, until Ctrl-C
+
+\b
+Or all in one, with an AI that needs no more than this:
+  coralmux-agent run --relay wss://relay.example.com --backend openai --model llama3.2
 
 `coralmux-agent check` finds out what is wrong when something is. To try the line without
 any AI: coralmux-agent run --backend echo.
@@ -112,6 +117,7 @@ for _command in (pair, phones, unpair, forget):
 
 @agent.command("run")
 @_chosen
+@click.option("--relay", default="", metavar="URL", help="Pair a phone there if there is none yet.")
 @click.option("--link", multiple=True, metavar="LINK", help="Serve this pairing alone; - reads it.")
 @click.option("--link-file", multiple=True, metavar="FILE", help="A file that holds such links.")
 @click.option("--log-json", is_flag=True, help="Log JSON objects, one a line.")
@@ -119,6 +125,7 @@ for _command in (pair, phones, unpair, forget):
 def _run(
     home: Home,
     load: Callable[[], Config],
+    relay: str,
     link: tuple[str, ...],
     link_file: tuple[str, ...],
     log_json: bool,
@@ -129,6 +136,9 @@ def _run(
     Phones that are paired or unpaired meanwhile are taken on or let go. Ctrl-C and SIGTERM let
     the answers that are running come to their end first (`drain_seconds`).
 
+    With --relay the first phone is paired on the way, as by `coralmux-agent pair`; where there
+    is a phone already, nothing is paired.
+
     With --link, --link-file or CORALMUX_AGENT_LINK the pairings given there are served instead
     of the config's.
     """
@@ -136,8 +146,13 @@ def _run(
 
     one_off = links.read(link, link_file, _warn)
     if not one_off and not config.load_phones(home.config):
-        _warn("There is no phone yet. Pair one first: coralmux-agent pair")
-        return REFUSED
+        if not relay:
+            _warn("There is no phone yet. Pair one first: coralmux-agent pair, or run --relay URL")
+            return REFUSED
+        # What is wrong with the config or the backend is found before there is a token.
+        loaded = load()
+        backends.make(loaded.backend, loaded.settings, Place(home.directory))
+        pair_first(home, relay)
     return daemon.run(load(), links=one_off, log_json=log_json, quiet=quiet, reload=load)
 
 

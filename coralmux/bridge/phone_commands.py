@@ -81,29 +81,65 @@ def pair(
         raise click.UsageError("Give --token or --admin-key, not both.")
     if v1 and phone_url is not None:
         raise click.UsageError("A code of --v1 leads to no page: leave --phone-url out.")
-    wish = Wish(
+    wish = _wish(
+        relay or _usual_relay(home), name=name, token=token, admin_key=admin_key, with_secret=not v1
+    )
+    phone = _paired(home, wish, phone_url)
+    link = _shown(phone.link, phone_url)
+    if as_json:
+        _show_json(home, phone, link)
+        return 0
+    _show(phone, link)
+    if home.is_running:
+        _say("The agent that is running takes the phone on by itself.")
+    elif config.load_key(home.config, "backend"):
+        _say("Next, start the agent: coralmux-agent run")
+    else:
+        _say(
+            f"Next, choose the AI: see to backend in {home.config}. Then: coralmux-agent run "
+            "(with --backend echo to try the line without any AI)."
+        )
+    return 0
+
+
+def pair_first(home: Home, relay: str) -> None:
+    """Pair the first phone on the way to serving it, and show its code.
+
+    Raises what `pairing.pair` raises.
+    """
+    wish = _wish(relay, name=DEFAULT_NAME)
+    phone = _paired(home, wish, None)
+    _show(phone, _shown(phone.link, None))
+
+
+def _wish(
+    relay: str, *, name: str, token: str = "", admin_key: str = "", with_secret: bool = True
+) -> Wish:
+    return Wish(
         name=checked_name(name),
-        relay=normalised(relay or _usual_relay(home)),
+        relay=normalised(relay),
         token=_given(token, "Token", TOKEN_VARIABLE if not admin_key else ""),
         admin_key=_given(admin_key, "Admin key", ""),
         key_at_hand="" if token else os.environ.get(KEY_VARIABLE, ""),
-        with_secret=not v1,
+        with_secret=with_secret,
     )
+
+
+def _paired(home: Home, wish: Wish, phone_url: str | None) -> PairedPhone:
     # Whatever is wrong with a name or an address is found before there is a token.
-    _shown(PairingLink.new(wish.relay, wish.token or "token"), v1=v1, phone_url=phone_url)
+    tried = PairingLink.new(wish.relay, wish.token or "token")
+    _shown(tried if wish.with_secret else tried.with_secret(None), phone_url)
     if is_unprotected(wish.relay):
         _say(
             "The way to this relay has no TLS (ws://): whoever is on it sees the token and can "
             "take the phone's or the agent's place at the relay. Use wss:// wherever you can."
         )
     try:
-        phone = pairing.pair(home, wish, _say)
+        return pairing.pair(home, wish, _say)
     except TokenLeftOver as left:
         # Where a link would go, and nowhere else.
         click.echo(left.token)
         raise
-    _show(home, phone, _shown(phone.link, v1=v1, phone_url=phone_url), as_json=as_json)
-    return 0
 
 
 def _usual_relay(home: Home) -> str:
@@ -127,23 +163,24 @@ def _given(value: str, what: str, variable: str) -> str:
     return value or (os.environ.get(variable, "").strip() if variable else "")
 
 
-def _shown(link: PairingLink, *, v1: bool, phone_url: str | None) -> str:
+def _shown(link: PairingLink, phone_url: str | None) -> str:
     """The link in the form that its phone reads. Raises LinkError."""
-    return link.with_secret(None).field_uri() if v1 else link.web(phone_url)
+    return link.field_uri() if link.secret is None else link.web(phone_url)
 
 
-def _show(home: Home, phone: PairedPhone, link: str, *, as_json: bool) -> None:
-    running = home.is_running
-    if as_json:
-        about = {
-            "name": phone.name,
-            "relay": phone.link.relay,
-            "link": link,
-            "verified": phone.link.secret is not None,
-            "running": running,
-        }
-        click.echo(json.dumps(about))
-        return
+def _show_json(home: Home, phone: PairedPhone, link: str) -> None:
+    about = {
+        "name": phone.name,
+        "relay": phone.link.relay,
+        "link": link,
+        "verified": phone.link.secret is not None,
+        "running": home.is_running,
+    }
+    click.echo(json.dumps(about))
+
+
+def _show(phone: PairedPhone, link: str) -> None:
+    """The code and the link, and what to do with them."""
     if sys.stdout.isatty():
         click.echo(_code(phone.link, link))
     click.echo(link)
@@ -156,15 +193,6 @@ def _show(home: Home, phone: PairedPhone, link: str, *, as_json: bool) -> None:
         _say(
             f"{phone.name!r} may come: scan the code with it, or open the link there. In a "
             "terminal: coralmux-phone --link - and paste it. Whoever has it first is the phone."
-        )
-    if running:
-        _say("The agent that is running takes the phone on by itself.")
-    elif config.load_key(home.config, "backend"):
-        _say("Next, start the agent: coralmux-agent run")
-    else:
-        _say(
-            f"Next, choose the AI: see to backend in {home.config}. Then: coralmux-agent run "
-            "(with --backend echo to try the line without any AI)."
         )
 
 

@@ -92,6 +92,8 @@ def test_no_error_repeats_a_link_or_a_token(
     [
         (["frobnicate"], 1, "no such command. There are: check, forget"),
         (["run"], 2, "no phone yet. Pair one first: coralmux-agent pair"),
+        (["run", "--relay", "wss://relay.example.com"], 2, "No backend is chosen"),
+        (["run", "--relay", "http:x", "--backend", "echo"], 2, "must begin with wss://"),
         (["run", "--link", "https://x"], 2, "not a pairing link"),
         (["run", "--link", LINK], 2, "No backend is chosen"),
         (["run", "--link", LINK, "--backend", "ecko"], 2, "no backend 'ecko'"),

@@ -13,10 +13,11 @@ import pytest
 from coralmux import FileStore, PairingLink, PairingState
 from coralmux.bridge.config import load_phones
 from coralmux.bridge.phones import PairedPhone
-from tests.bridge.agent_command import Home, plain
+from tests.bridge.agent_command import PATIENCE, Home, plain
 from tests.bridge.doubles.http_exchange import Exchange, http_server
 from tests.client.meeting import new_link, phone_for
 from tests.support.process import ADMIN_KEY, RelayProcess, relay_process
+from tests.support.waiting import eventually
 
 # Each starts a Python or more.
 pytestmark = pytest.mark.slow
@@ -283,3 +284,26 @@ async def test_a_token_that_cannot_be_kept_is_revoked_or_shown(home: Home, by_ke
         assert ended.out == f"{TOKEN}\n"
         assert "--token -" in ended.err
     assert TOKEN[12:] not in ended.err
+
+
+# On the way to serving
+
+
+async def test_run_with_a_relay_pairs_the_first_phone_and_answers_it(
+    public_relay: RelayProcess, home: Home
+) -> None:
+    arguments = ("--relay", public_relay.url, "--backend", "echo")
+    async with home.running(*arguments) as log:
+        await eventually(lambda: "connected to" in log.read_text(), PATIENCE)
+        link = PairingLink.parse(
+            next(line for line in log.read_text().splitlines() if line.startswith("http"))
+        )
+        async with phone_for(link) as phone:
+            assert await phone.ask("One command.") == "One command."
+    (phone_kept,) = paired(home)
+    assert phone_kept.link == link
+    # The next start serves that phone, and shows no other link.
+    async with home.running(*arguments) as log:
+        await eventually(lambda: "connected to" in log.read_text(), PATIENCE)
+        assert "psk=" not in log.read_text()
+    assert len(paired(home)) == 1
