@@ -114,6 +114,9 @@ class Service:
             try:
                 async with contextlib.aclosing(answering.pieces()) as pieces:
                     async for piece in pieces:
+                        if _is_file(piece) and message.phone.protocol < 2:
+                            # Version 1 has pictures alone. The rest of the answer counts.
+                            piece = f"\n\n{_with_files('', [piece])} (this phone takes pictures alone)\n\n"
                         if isinstance(piece, str):
                             said.append(piece)
                             asked.said(piece)
@@ -300,6 +303,10 @@ class Service:
             return None
         self._disk_failed = False
         return result
+
+
+def _is_file(piece: Piece) -> bool:
+    return isinstance(piece, Attachment) and not piece.is_image
 
 
 def _with_files(text: str, attachments: Any) -> str:

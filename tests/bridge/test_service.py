@@ -211,6 +211,24 @@ async def test_a_name_of_an_agent_that_goes_on_and_on_is_refused(
     assert backend.questions == []
 
 
+async def test_a_file_that_the_fields_phones_cannot_take_is_named_in_words(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    class Clerk(Backend):
+        async def reply(self, question: Question) -> AsyncGenerator[Piece, None]:
+            yield "Here it is."
+            yield coralmux.Attachment.from_bytes(b"a,b\n", "text/csv", "table.csv")
+
+    link = coralmux.PairingLink(relay.url, relay.token())
+    async with (
+        served([link], Clerk(None, Place(tmp_path)), tmp_path),
+        FieldPhone(relay.url, link.token) as phone,
+    ):
+        _, done = await phone.ask("The table, please.")
+    assert done["full_text"].startswith("Here it is.\n\n[file: table.csv] (this phone takes")
+    assert "attachments" not in done
+
+
 async def test_the_phones_of_the_field_are_served_by_token_alone(
     relay: RelayProcess, tmp_path: Path
 ) -> None:
