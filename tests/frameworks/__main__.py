@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 from collections.abc import Iterator
@@ -60,26 +61,29 @@ def install(name: str) -> bool:
 def test(name: str, model: str, options: list[str]) -> bool:
     say(f"{name}: testing ...")
     begun = time.monotonic()
-    done = subprocess.run(
-        [
-            str(python_of(name)),
-            *("-m", "pytest", "-q"),
-            *("-c", str(HERE / "pytest.ini"), "--rootdir", str(ROOT)),
-            *("--confcutdir", str(HERE)),
-            str(HERE / f"test_{name}.py"),
-            *options,
-        ],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "FRAMEWORK": name,
-            "FRAMEWORK_MODEL": model,
-            "FRAMEWORK_RELAY_PYTHON": sys.executable,
-        },
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix=f"coralmux-{name}-") as home:
+        done = subprocess.run(
+            [
+                str(python_of(name)),
+                *("-m", "pytest", "-q"),
+                *("-c", str(HERE / "pytest.ini"), "--rootdir", str(ROOT)),
+                *("--confcutdir", str(HERE)),
+                str(HERE / f"test_{name}.py"),
+                *options,
+            ],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                # Frameworks keep files of their own there.
+                "XDG_DATA_HOME": home,
+                "FRAMEWORK": name,
+                "FRAMEWORK_MODEL": model,
+                "FRAMEWORK_RELAY_PYTHON": sys.executable,
+            },
+            check=False,
+        )
     # 5: nothing there is of the kind that was asked for.
     good = done.returncode in ((0, 5) if options else (0,))
     say(f"{name}: {'passed' if good else 'FAILED'} in {time.monotonic() - begun:.0f} s.")

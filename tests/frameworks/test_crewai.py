@@ -53,13 +53,6 @@ BEGIN = """
 """
 
 
-@pytest.fixture(autouse=True)
-def _at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Crews keep files in the user's data directory."""
-    monkeypatch.setenv("CREWAI_STORAGE_DIR", str(tmp_path / "storage"))
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
-
-
 def app(
     apps: AppFiles, source: str, model: str = "http://127.0.0.1:9/v1", **more: Any
 ) -> dict[str, Any]:
@@ -292,14 +285,9 @@ async def test_a_phone_talks_with_the_crew_of_the_page(
     relay: RelayProcess, tmp_path: Path, model: str
 ) -> None:
     (tmp_path / "crew.py").write_text(program("crew.py"))
-    env = {
-        "MODEL_URL": model,
-        "CREWAI_STORAGE_DIR": str(tmp_path / "storage"),
-        "XDG_DATA_HOME": str(tmp_path / "xdg"),
-    }
     options = ["--app", "crew:crew"]
     async with (
-        bridge(relay, tmp_path, 'backend = "crewai"\n', options=options, **env) as there,
+        bridge(relay, tmp_path, 'backend = "crewai"\n', options=options, MODEL_URL=model) as there,
         there.phone() as phone,
     ):
         deltas = [delta async for delta in phone.ask("What is the sea?")]
