@@ -77,6 +77,7 @@ def test(name: str, model: str, options: list[str]) -> bool:
                 "PYTHONPATH": str(ROOT),
                 "PYTHONDONTWRITEBYTECODE": "1",
                 # Frameworks keep files of their own there.
+                "HOME": home,
                 "XDG_DATA_HOME": home,
                 "FRAMEWORK": name,
                 "FRAMEWORK_MODEL": model,
