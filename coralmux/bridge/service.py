@@ -116,7 +116,8 @@ class Service:
                     async for piece in pieces:
                         if _is_file(piece) and message.phone.protocol < 2:
                             # Version 1 has pictures alone. The rest of the answer counts.
-                            piece = f"\n\n{_with_files('', [piece])} (this phone takes pictures alone)\n\n"
+                            name = _with_files("", [piece])
+                            piece = f"\n\n{name} (this phone takes pictures alone)\n\n"
                         if isinstance(piece, str):
                             said.append(piece)
                             asked.said(piece)

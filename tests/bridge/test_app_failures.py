@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from coralmux import BackendError
-from coralmux.bridge.app_failures import explain, locate
+from coralmux.bridge.apps.failures import explain, locate
 
 
 class RateLimitError(Exception):

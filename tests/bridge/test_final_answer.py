@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from coralmux.bridge.final_answer import FinalAnswer, same
+from coralmux.bridge.apps.final_answer import FinalAnswer, same
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

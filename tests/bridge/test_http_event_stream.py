@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coralmux.bridge import event_stream
-from coralmux.bridge.event_stream import EventReader, EventTooLarge, ServerEvent
+from coralmux.bridge.web import event_stream
+from coralmux.bridge.web.event_stream import EventReader, EventTooLarge, ServerEvent
 
 
 def read(*chunks: bytes) -> list[ServerEvent]:

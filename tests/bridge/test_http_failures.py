@@ -255,7 +255,7 @@ async def test_an_answer_that_breaks_off_is_kept_and_explained(
 async def test_a_line_without_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coralmux.bridge.event_stream.MAX_EVENT_BYTES", 100_000)
+    monkeypatch.setattr("coralmux.bridge.web.event_stream.MAX_EVENT_BYTES", 100_000)
 
     async def endless(exchange: Exchange) -> None:
         await exchange.begin()
@@ -272,7 +272,7 @@ async def test_a_line_without_end_is_given_up(
 async def test_a_body_without_end_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coralmux.bridge.completion_server._LARGEST_BODY", 100_000)
+    monkeypatch.setattr("coralmux.bridge.web.completion_server._LARGEST_BODY", 100_000)
 
     async def endless(exchange: Exchange) -> None:
         await exchange.begin("application/json")

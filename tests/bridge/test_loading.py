@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from coralmux.bridge.apps.loading import app_directory, load, own_line
 from coralmux.bridge.backends import BackendUnusable
-from coralmux.bridge.loading import app_directory, load, own_line
 from tests.bridge.apps import AppFiles
 from tests.bridge.apps import apps as apps
 

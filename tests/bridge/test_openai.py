@@ -235,7 +235,7 @@ async def test_a_character_in_two_halves_is_put_together(
 async def test_nothing_is_waited_for_once_the_answer_is_whole(
     server: ChatServer, backend: Backend, monkeypatch: pytest.MonkeyPatch, end: bytes
 ) -> None:
-    monkeypatch.setattr("coralmux.bridge.completion_server._LAST_WORD_SECONDS", 0.05)
+    monkeypatch.setattr("coralmux.bridge.web.completion_server._LAST_WORD_SECONDS", 0.05)
 
     left = asyncio.Event()
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from coralmux.bridge.threads import LoopThread, in_thread
+from coralmux.bridge.apps.threads import LoopThread, in_thread
 from tests.support.waiting import eventually
 
 WHO: ContextVar[str] = ContextVar("who", default="nobody")

@@ -13,13 +13,13 @@ import msgspec
 
 import coralmux
 from coralmux import ToolStatus
-from coralmux.bridge import completions
-from coralmux.bridge.app_failures import explain, locate
+from coralmux.bridge.apps.failures import explain, locate
+from coralmux.bridge.apps.loading import app_directory, call, load
+from coralmux.bridge.apps.team_stream import TeamAnswer
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
-from coralmux.bridge.loading import app_directory, call, load
-from coralmux.bridge.team_stream import TeamAnswer
 from coralmux.bridge.transcript import with_transcript
+from coralmux.bridge.web import completions
 
 # Teams that a factory has made are kept so that they remember; the least used one goes.
 _MOST_TEAMS = 64

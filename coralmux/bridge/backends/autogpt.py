@@ -12,10 +12,10 @@ import msgspec
 
 from coralmux import ToolStatus
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
-from coralmux.bridge.http_client import SHORT_SECONDS, ServerSettings
-from coralmux.bridge.http_failures import Failure
-from coralmux.bridge.task_server import LARGEST_FILE, Step, TaskServer
 from coralmux.bridge.transcript import with_transcript
+from coralmux.bridge.web.client import SHORT_SECONDS, ServerSettings
+from coralmux.bridge.web.failures import Failure
+from coralmux.bridge.web.task_server import LARGEST_FILE, Step, TaskServer
 from coralmux.text import one_line
 
 # Seconds between two looks at a step that the server does in the background.

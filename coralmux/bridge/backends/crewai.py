@@ -14,14 +14,14 @@ import msgspec
 
 import coralmux
 from coralmux import ToolStatus
-from coralmux.bridge import completions
-from coralmux.bridge.app_failures import explain, locate
+from coralmux.bridge.apps.failures import explain, locate
+from coralmux.bridge.apps.final_answer import FinalAnswer, same
+from coralmux.bridge.apps.loading import app_directory, call, load
+from coralmux.bridge.apps.threads import LoopThread
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
-from coralmux.bridge.final_answer import FinalAnswer, same
-from coralmux.bridge.loading import app_directory, call, load
-from coralmux.bridge.threads import LoopThread
 from coralmux.bridge.transcript import transcript
+from coralmux.bridge.web import completions
 
 # Nothing leaves the machine that the user did not ask for, and nobody is asked questions at
 # a terminal. Who wants CrewAI's traces sets its variables to something else.

@@ -14,12 +14,12 @@ import msgspec
 
 import coralmux
 from coralmux import ToolStatus
-from coralmux.bridge.app_failures import explain, locate
+from coralmux.bridge.apps.failures import explain, locate
+from coralmux.bridge.apps.langchain_app import LangchainApp, is_runnable, thread_id
+from coralmux.bridge.apps.langgraph_server import LanggraphServer
+from coralmux.bridge.apps.loading import app_directory, load
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
-from coralmux.bridge.langchain_app import LangchainApp, is_runnable, thread_id
-from coralmux.bridge.langgraph_server import LanggraphServer
-from coralmux.bridge.loading import app_directory, load
 
 
 class LangchainSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 from coralmux import AgentProfile, Turn
-from coralmux.bridge import completions
 from coralmux.bridge.backend import AgentSpec, Backend, Finding, Piece, Place, Question
-from coralmux.bridge.completion_server import CompletionServer, TooLong
-from coralmux.bridge.completions import CompletionReader
-from coralmux.bridge.http_client import ServerSettings, numbers
-from coralmux.bridge.http_failures import Failure
 from coralmux.bridge.profiles import DEFAULT, Profile, Profiles
+from coralmux.bridge.web import completions
+from coralmux.bridge.web.client import ServerSettings, numbers
+from coralmux.bridge.web.completion_server import CompletionServer, TooLong
+from coralmux.bridge.web.completions import CompletionReader
+from coralmux.bridge.web.failures import Failure
 from coralmux.text import one_line
 
 # Seconds that a model may take for its first token while it is tried: it may be loaded then.

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 
-from coralmux.bridge import http_failures
 from coralmux.bridge.backend import Piece
-from coralmux.bridge.completions import CompletionReader, NoCompletion, ServerError
-from coralmux.bridge.event_stream import EventReader, EventTooLarge, ServerEvent
-from coralmux.bridge.http_client import SHORT_SECONDS, ServerSettings, Web, read_body
-from coralmux.bridge.http_failures import ASK_AGAIN, CUT_OFF, MOST_READ, Failure
+from coralmux.bridge.web import failures
+from coralmux.bridge.web.client import SHORT_SECONDS, ServerSettings, Web, read_body
+from coralmux.bridge.web.completions import CompletionReader, NoCompletion, ServerError
+from coralmux.bridge.web.event_stream import EventReader, EventTooLarge, ServerEvent
+from coralmux.bridge.web.failures import ASK_AGAIN, CUT_OFF, MOST_READ, Failure
 from coralmux.text import one_line
 
 # Bytes of a list of models, or of an answer that is not streamed.
@@ -68,9 +68,9 @@ class CompletionServer:
             ):
                 body = await read_body(response, _LARGEST_BODY)
         except TimeoutError:
-            raise http_failures.of_error(httpx.ReadTimeout(""), self._settings) from None
+            raise failures.of_error(httpx.ReadTimeout(""), self._settings) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise http_failures.of_error(error, self._settings) from None
+            raise failures.of_error(error, self._settings) from None
         if response.status_code in (404, 405, 501):
             return None
         if not response.is_success:
@@ -95,9 +95,9 @@ class CompletionServer:
             except ServerError as error:
                 if _TOO_LONG.search(_text(error.body)):
                     raise TooLong from None
-                said = http_failures.words(error.body, self._settings)
+                said = failures.words(error.body, self._settings)
                 raise Failure(
-                    "The AI server broke off with an error." + http_failures.quoted(said),
+                    "The AI server broke off with an error." + failures.quoted(said),
                     ASK_AGAIN,
                 ) from None
             except NoCompletion:
@@ -110,7 +110,7 @@ class CompletionServer:
             except (httpx.NetworkError, httpx.RemoteProtocolError):
                 pass  # whether that matters depends on how far the answer had come
             except httpx.HTTPError as error:
-                raise http_failures.of_error(error, self._settings) from None
+                raise failures.of_error(error, self._settings) from None
         for piece in reader.end():
             yield piece
         if not reader.whole:
@@ -130,7 +130,7 @@ class CompletionServer:
                     return
                 said = await read_body(response, MOST_READ)
             except httpx.HTTPError as error:
-                raise http_failures.of_error(error, self._settings) from None
+                raise failures.of_error(error, self._settings) from None
             finally:
                 await response.aclose()
             picky = response.status_code in (400, 422) and not _TOO_LONG.search(_text(said))
@@ -157,13 +157,13 @@ class CompletionServer:
             )
             return await client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise http_failures.of_error(error, self._settings) from None
+            raise failures.of_error(error, self._settings) from None
 
     def _refused(self, response: httpx.Response, said: bytes, body: Mapping[str, Any]) -> Exception:
         status, text = response.status_code, _text(said)
         if status in (400, 413, 422, 500) and _TOO_LONG.search(text):
             return TooLong()
-        words = http_failures.quoted(http_failures.words(said, self._settings))
+        words = failures.quoted(failures.words(said, self._settings))
         if body and status in (400, 404, 422) and _UNKNOWN_MODEL.search(text):
             return Failure(
                 f"The AI server does not know the model {one_line(body['model'])[:100]!r}." + words,
@@ -174,7 +174,7 @@ class CompletionServer:
                 "The AI server did not take the picture; not every model can see." + words,
                 "Ask in words, or choose a model that sees.",
             )
-        failure = http_failures.of_status(response, said, self._settings)
+        failure = failures.of_status(response, said, self._settings)
         if status in (404, 405) and not self._settings.root.endswith("/v1"):
             return Failure(failure.what, "Check base_url; mostly it ends in /v1.")
         return failure

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Literal
 
 from coralmux import ToolStatus
-from coralmux.bridge.graph_stream import BETWEEN
+from coralmux.bridge.apps.graph_stream import BETWEEN
 
 _COUNTS = ("prompt_tokens", "completion_tokens")
 

@@ -10,10 +10,10 @@ from typing import Any, get_origin, get_type_hints
 from uuid import NAMESPACE_URL, uuid5
 
 from coralmux import ToolStatus
-from coralmux.bridge.app_input import InputShape, shape
+from coralmux.bridge.apps.graph_stream import GraphAnswer, answer_in, as_text, by_ai, is_message
+from coralmux.bridge.apps.question_input import InputShape, shape
+from coralmux.bridge.apps.threads import in_thread
 from coralmux.bridge.backend import Question
-from coralmux.bridge.graph_stream import GraphAnswer, answer_in, as_text, by_ai, is_message
-from coralmux.bridge.threads import in_thread
 
 Said = AsyncGenerator[str | ToolStatus, None]
 

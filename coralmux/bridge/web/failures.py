@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 
 import coralmux
-from coralmux.bridge.http_client import ServerSettings
+from coralmux.bridge.web.client import ServerSettings
 from coralmux.text import discreet, duration, one_line
 
 # Bytes of an error's body that are read, and characters of it that are shown.

@@ -15,9 +15,9 @@ import httpx
 
 import coralmux
 from coralmux import Attachment
-from coralmux.bridge import http_failures
-from coralmux.bridge.http_client import ServerSettings, Web, read_body
-from coralmux.bridge.http_failures import MOST_READ, Failure
+from coralmux.bridge.web import failures
+from coralmux.bridge.web.client import ServerSettings, Web, read_body
+from coralmux.bridge.web.failures import MOST_READ, Failure
 from coralmux.text import one_line
 
 PREFIX = "/ap/v1"
@@ -179,10 +179,10 @@ class TaskServer:
             async with self._web.client.stream(method, url, **more) as response:
                 body = await read_body(response, most if response.is_success else MOST_READ)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise http_failures.of_error(error, self._settings) from None
+            raise failures.of_error(error, self._settings) from None
         if response.is_success:
             return body
-        failure = http_failures.of_status(response, body, self._settings)
+        failure = failures.of_status(response, body, self._settings)
         raise _NoSuchPath(failure) if response.status_code in (404, 405) else failure
 
     def _json(self, body: bytes) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import coralmux
 from coralmux import Turn
-from coralmux.bridge import completions
 from coralmux.bridge.backend import Question
 from coralmux.bridge.backends import BackendUnusable
+from coralmux.bridge.web import completions
 
 Messages = Callable[[list[completions.Message]], Any]
 

@@ -12,12 +12,12 @@ import httpx
 
 import coralmux
 from coralmux import ToolStatus
-from coralmux.bridge.app_failures import of_name
-from coralmux.bridge.app_input import InputShape, shape
+from coralmux.bridge.apps.failures import of_name
+from coralmux.bridge.apps.graph_stream import GraphAnswer
+from coralmux.bridge.apps.langchain_app import thread_id
+from coralmux.bridge.apps.question_input import InputShape, shape
 from coralmux.bridge.backend import Finding, Question
 from coralmux.bridge.backends import BackendUnusable
-from coralmux.bridge.graph_stream import GraphAnswer
-from coralmux.bridge.langchain_app import thread_id
 from coralmux.text import one_line
 
 # Seconds. Answers take as long as they take: whoever waits for them watches over that.

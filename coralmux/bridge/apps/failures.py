@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import coralmux
-from coralmux.bridge.loading import own_line
+from coralmux.bridge.apps.loading import own_line
 from coralmux.text import one_line
 
 _BY_STATUS = {

@@ -1,0 +1,1 @@
+"""Apps of the user's own in this process: LangChain, LangGraph, CrewAI, AutoGen."""

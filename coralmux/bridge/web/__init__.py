@@ -1,0 +1,1 @@
+"""AI servers that are reached by HTTP."""
