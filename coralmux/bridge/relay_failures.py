@@ -7,23 +7,17 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import httpx
 
 from coralmux.bridge.backend import Finding
+from coralmux.bridge.web.causes import Certificate, causes, numbers, origin
 from coralmux.text import discreet, duration, one_line
 
 # Characters of the relay's own words that are repeated.
 _MOST_QUOTED = 200
-
-# Verification results of OpenSSL.
-_NOT_YET_VALID, _EXPIRED = 9, 10
-_OTHER_NAME = {62, 64}
-# "No chain to a certificate that is trusted."
-_STRANGERS = {2, 18, 19, 20, 21}
 
 
 class RelayProblem(Exception):
@@ -83,7 +77,7 @@ def of_setup(error: Exception) -> RelayProblem:
 def of_error(error: Exception, address: str, *, proxied: bool = False) -> RelayProblem:
     """Why there is no answer. `proxied` tells that the way leads through a proxy."""
     problem = _of_error(error, address)
-    if proxied and not any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+    if proxied and not any(isinstance(cause, ssl.SSLError) for cause in causes(error)):
         problem = RelayProblem(
             problem.what,
             f"{problem.remedy} The environment names a proxy (https_proxy or the like): it may "
@@ -93,11 +87,11 @@ def of_error(error: Exception, address: str, *, proxied: bool = False) -> RelayP
 
 
 def _of_error(error: Exception, address: str) -> RelayProblem:
-    causes = list(_causes(error))
-    for cause in causes:
+    found = list(causes(error))
+    for cause in found:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return _of_certificate(cause, address)
-    for cause in causes:
+    for cause in found:
         if isinstance(cause, ssl.SSLError):
             return RelayProblem(
                 f"No TLS connection with {address} came about.",
@@ -118,13 +112,13 @@ def _of_error(error: Exception, address: str) -> RelayProblem:
             f"The relay {address} did not answer in time.",
             "Check its address, the network and the firewall.",
         )
-    numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}
-    if errno.ECONNREFUSED in numbers:
+    known = numbers(error)
+    if errno.ECONNREFUSED in known:
         return RelayProblem(
             f"Nobody listens at {address} (connection refused).",
             "Check the relay's address and port, and whether the relay runs.",
         )
-    if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
+    if known & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
         return RelayProblem(
             f"There is no way from here to {address}.", "Check whether this machine is online."
         )
@@ -138,20 +132,21 @@ def _of_error(error: Exception, address: str) -> RelayProblem:
 
 def _of_certificate(error: ssl.SSLCertVerificationError, address: str) -> RelayProblem:
     of_whom = f"The certificate of {address}"
-    if error.verify_code == _NOT_YET_VALID:
+    fault = Certificate.fault(error)
+    if fault is Certificate.NOT_YET_VALID:
         return RelayProblem(f"{of_whom} is not valid yet.", "Check the clock of this machine.")
-    if error.verify_code == _EXPIRED:
+    if fault is Certificate.EXPIRED:
         return RelayProblem(
             f"{of_whom} has expired.",
             "Check the clock of this machine. If it is right, the relay's operator has to "
             "renew the certificate.",
         )
-    if error.verify_code in _OTHER_NAME:
+    if fault is Certificate.OTHER_NAME:
         return RelayProblem(
             f"{of_whom} is for another name.",
             "Use the name that stands in the certificate, or have one made for this name.",
         )
-    if error.verify_code in _STRANGERS:
+    if fault is Certificate.STRANGERS:
         return RelayProblem(
             f"{of_whom} is signed by nobody whom this machine trusts; it may be self-signed.",
             "If it is your relay, name its certificate file in the environment variable "
@@ -159,13 +154,6 @@ def _of_certificate(error: ssl.SSLCertVerificationError, address: str) -> RelayP
         )
     why = one_line(str(getattr(error, "verify_message", "")))[:_MOST_QUOTED]
     return RelayProblem(f"{of_whom} is not valid ({why}).", "Have it replaced.")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what led to it: httpx wraps httpcore wraps the system's."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 # An answer that is no success
@@ -182,7 +170,7 @@ def of_status(response: Answer, address: str) -> RelayProblem:
             remedy = f"Try again {_when(response, said)}."
         return RelayProblem(what, remedy, code=code)
     if 300 <= status < 400:
-        target = _origin(response.headers.get("Location", ""))
+        target = origin(response.headers.get("Location", ""))
         return RelayProblem(
             f"{address} sends us on to {target or 'another address'}, which is not followed.",
             "If you trust that address, give it as the relay's.",
@@ -244,12 +232,3 @@ def _when(response: Answer, said: Mapping[str, Any]) -> str:
     if re.fullmatch(r"\d{1,6}", header):
         return f"in {duration(int(header))}"
     return "later"
-
-
-def _origin(location: str) -> str:
-    """Scheme and host of a redirect's target: the rest may hold anything."""
-    try:
-        parts = urlsplit(location)
-        return one_line(f"{parts.scheme}://{parts.hostname}")[:200] if parts.hostname else ""
-    except ValueError:
-        return ""

@@ -12,13 +12,13 @@ import re
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 import coralmux
+from coralmux.bridge.web.causes import Certificate, causes, numbers, origin
 from coralmux.bridge.web.client import ServerSettings
 from coralmux.text import discreet, duration, one_line
 
@@ -66,8 +66,7 @@ def _proxied(settings: ServerSettings) -> bool:
 def _of_connecting(error: BaseException, settings: ServerSettings) -> Failure:
     where = f"the AI server at {settings.address}"
     check = "Check base_url and the network."
-    causes = list(_causes(error))
-    for cause in causes:
+    for cause in causes(error):
         if isinstance(cause, ssl.SSLError):
             return _of_tls(cause, settings)
         if isinstance(cause, socket.gaierror):
@@ -75,13 +74,13 @@ def _of_connecting(error: BaseException, settings: ServerSettings) -> Failure:
                 f"The name of {where} is not known.",
                 "Check base_url for typing errors, and whether this machine is online.",
             )
-    numbers = {cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno}
-    if errno.ECONNREFUSED in numbers:
+    known = numbers(error)
+    if errno.ECONNREFUSED in known:
         return Failure(
             f"Nobody listens at {settings.address}, where the AI server should be.",
             "Start it, or correct base_url.",
         )
-    if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
+    if known & {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}:
         return Failure(f"There is no way from here to {where}.", check)
     return Failure(f"No connection to {where} came about.", check)
 
@@ -116,26 +115,27 @@ def _of_exchange(error: httpx.HTTPError, settings: ServerSettings) -> Failure:
 
 def _of_tls(error: ssl.SSLError, settings: ServerSettings) -> Failure:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return Failure(
-            f"The certificate of {settings.address} is not trusted: "
-            f"{one_line(error.verify_message)}.",
-            "If it is your own server, name its certificate file in SSL_CERT_FILE; "
-            "check the clock of this machine.",
-        )
+        what, remedy = _CERTIFICATES[Certificate.fault(error)]
+        return Failure(f"The certificate of {settings.address} {what}.", remedy)
     return Failure(
         f"No TLS connection with {settings.address} came about.",
         "If the AI server does not speak TLS, base_url begins with http://.",
     )
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and what led to it: httpx wraps httpcore wraps anyio wraps the system's."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for each in error.exceptions:
-                yield from _causes(each)
-        error = error.__cause__ or error.__context__
+_CERTIFICATES = {
+    Certificate.NOT_YET_VALID: ("is not valid yet", "Check the clock of this machine."),
+    Certificate.EXPIRED: (
+        "has expired",
+        "Check the clock of this machine. If it is right, whoever runs the server has to renew it.",
+    ),
+    Certificate.OTHER_NAME: ("is for another name", "Use the name that stands in it in base_url."),
+    Certificate.STRANGERS: (
+        "is signed by nobody whom this machine trusts",
+        "If it is your own server, name its certificate file in SSL_CERT_FILE.",
+    ),
+    Certificate.INVALID: ("is not valid", "Have it replaced."),
+}
 
 
 def of_status(response: httpx.Response, body: bytes, settings: ServerSettings) -> Failure:
@@ -149,7 +149,7 @@ def _of_status(response: httpx.Response, settings: ServerSettings) -> tuple[str,
     status, address = response.status_code, settings.address
     path = urlsplit(str(response.url)).path
     if 300 <= status < 400:
-        target = _origin(response.headers.get("Location", ""))
+        target = origin(response.headers.get("Location", ""))
         return (
             f"{address} sends us on to {target or 'another address'}, which is not followed.",
             "If you trust that address, put it into base_url.",
@@ -219,12 +219,3 @@ def _message(found: Any) -> str:
             if text := _message(found.get(key)):
                 return text
     return ""
-
-
-def _origin(location: str) -> str:
-    """Scheme and host of a redirect's target: the rest may hold anything."""
-    try:
-        parts = urlsplit(location)
-        return one_line(f"{parts.scheme}://{parts.hostname}")[:200] if parts.hostname else ""
-    except ValueError:
-        return ""
