@@ -139,6 +139,7 @@ async def test_a_config_that_others_could_read_is_told_once(home: Home) -> None:
     assert "could read" not in said(await checked(home))
 
 
+@pytest.mark.slow
 async def test_a_config_that_cannot_be_used_does_not_keep_the_relay_from_being_checked(
     relay: RelayProcess, home: Home
 ) -> None:

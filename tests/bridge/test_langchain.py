@@ -59,6 +59,7 @@ async def answer(
     ],
     ids=["model", "chain"],
 )
+@pytest.mark.slow
 async def test_the_real_model_is_streamed(
     apps: AppFiles, tmp_path: Path, model_server: str, source: str
 ) -> None:

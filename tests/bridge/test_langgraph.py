@@ -84,6 +84,7 @@ async def answer(apps: AppFiles, tmp_path: Path, source: str, text: str = "?") -
         return await outcome(backend, question(text, history=HISTORY))
 
 
+@pytest.mark.slow
 async def test_a_graph_streams_the_real_model_and_shows_its_tools(
     apps: AppFiles, tmp_path: Path, model_server: str
 ) -> None:

@@ -231,6 +231,7 @@ async def test_v1_cannot_stop_deltas_from_getting_lost_unseen() -> None:
 
 
 @pytest.mark.parametrize("type", ["chat.send", "chat.done"])
+@pytest.mark.slow
 async def test_v1_cannot_stop_messages_from_getting_lost_without_the_agent_s_knowledge(
     type: str,
 ) -> None:

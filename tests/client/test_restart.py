@@ -74,6 +74,7 @@ async def test_both_talk_again_within_5_seconds_of_the_relays_return() -> None:
                 assert time.monotonic() - back < 5
 
 
+@pytest.mark.slow
 async def test_an_answer_that_the_relay_takes_with_it_is_named_and_not_given_twice() -> None:
     agent = agent_for()
     began = asyncio.Event()

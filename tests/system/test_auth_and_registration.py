@@ -227,6 +227,7 @@ def register(relay: RelayProcess, address: str = "") -> int:
 SIX = [201, 201, 201, 201, 201, 429]
 
 
+@pytest.mark.slow
 async def test_registration_allows_5_an_hour_for_each_client_address(public: RelayProcess) -> None:
     # Each request comes from another port.
     assert [register(public, "192.0.2.1") for _ in range(6)] == SIX

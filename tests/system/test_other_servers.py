@@ -19,6 +19,9 @@ from tests.support.hostile import MIB, raw_log_in
 from tests.support.process import RelayProcess
 from tests.support.raw import PING, PONG, TEXT, frame, header
 
+# Each test starts a program of its own.
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "daphne": (
         "{python} -m daphne --websocket-max-message-size 5242880"

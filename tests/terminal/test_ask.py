@@ -16,6 +16,9 @@ from coralmux import Attachment, BackendError, ChatMessage, PairingLink, ToolSta
 from tests.support.process import RelayProcess
 from tests.terminal.phones import SCRIPT, TOKEN, agent_at, run, started
 
+# Each test starts a program of its own.
+pytestmark = pytest.mark.slow
+
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 2000
 
 
