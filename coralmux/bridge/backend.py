@@ -107,6 +107,9 @@ class Backend:
     wants_history: bool = True
     # Whether an answer may have no words and no file, and is no failure for that.
     may_be_silent: ClassVar[bool] = False
+    # What of a conversation the backend keeps where `forget` and `unpair` do not reach it;
+    # they say so: "What the backend keeps itself (…) stays there."
+    keeps: ClassVar[str] = ""
 
     def __init__(self, settings: Any, place: Place) -> None:
         self.settings = settings

@@ -31,6 +31,23 @@ def entry(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setattr(metadata, "entry_points", entry_points)
 
 
+@pytest.mark.parametrize(
+    ("name", "keeps"),
+    [
+        ("autogen", "its teams' conversations, until the agent is started anew"),
+        ("autogpt", "the server's tasks"),
+        ("command", ""),
+        ("langchain", "the threads of a checkpointer or a LangGraph server"),
+        ("openai", ""),
+        ("openclaw", "the gateway's sessions"),
+    ],
+)
+def test_a_backend_says_what_it_keeps_where_forgetting_does_not_reach(
+    name: str, keeps: str
+) -> None:
+    assert find(name).keeps == keeps
+
+
 class Parrot(Backend):
     needs = ("a_module_that_nobody_has.inside",)
     install = ("parrot[all]",)

@@ -55,6 +55,7 @@ class AutogenBackend(Backend):
     Settings = AutogenSettings
     needs = ("autogen_agentchat",)
     install = ("autogen-agentchat", "autogen-ext[openai]")
+    keeps = "its teams' conversations, until the agent is started anew"
 
     def __init__(self, settings: AutogenSettings, place: Place) -> None:
         super().__init__(settings, place)

@@ -39,6 +39,7 @@ class AutogptBackend(Backend):
     the one before it, so the conversation is told in its words."""
 
     Settings = AutogptSettings
+    keeps = "the server's tasks"
 
     def __init__(self, settings: AutogptSettings, place: Place) -> None:
         super().__init__(settings, place)

@@ -45,6 +45,7 @@ class LangchainBackend(Backend):
     Settings = LangchainSettings
     needs = ("langchain_core",)
     install = ("langgraph",)
+    keeps = "the threads of a checkpointer or a LangGraph server"
 
     def __init__(self, settings: LangchainSettings, place: Place) -> None:
         super().__init__(settings, place)

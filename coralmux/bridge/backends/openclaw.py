@@ -57,6 +57,7 @@ class OpenclawBackend(Backend):
     Settings = OpenclawSettings
     wants_history = False
     may_be_silent = True
+    keeps = "the gateway's sessions"
 
     def __init__(self, settings: OpenclawSettings, place: Place) -> None:
         super().__init__(settings, place)
