@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import logging
 import os
 import secrets
@@ -19,6 +20,8 @@ from pathlib import Path
 # Seconds after which a temporary file is what a killed process left behind. Another
 # process's write does not take as long.
 _LEFT_BEHIND_SECONDS = 600
+# Random bytes that end a temporary file's name, in hexadecimal.
+_SUFFIX_BYTES = 8
 _POSIX = os.name == "posix"
 
 logger = logging.getLogger(__name__)
@@ -71,7 +74,7 @@ def replace(path: Path, content: bytes) -> None:
     leaves the old file or the new one.
     """
     _sweep(path, older_than=_LEFT_BEHIND_SECONDS)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(_SUFFIX_BYTES)}")
     try:
         with open(temporary, "xb", opener=_opener("O_NOFOLLOW")) as file:
             if _POSIX:
@@ -101,7 +104,9 @@ def delete(path: Path) -> None:
 
 def _sweep(path: Path, *, older_than: float) -> None:
     """Delete temporary files that killed processes left."""
-    for left in path.parent.glob(f".{path.name}.*"):
+    # Nothing else that begins like it: an editor's `.config.toml.swp` is not ours.
+    ours = f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * _SUFFIX_BYTES}"
+    for left in path.parent.glob(ours):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - left.lstat().st_mtime >= older_than:
                 left.unlink()

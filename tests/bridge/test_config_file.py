@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import stat
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coralmux import PairingLink
+from coralmux import PairingLink, private_files
 from coralmux.bridge.config import ConfigError, load_phones
 from coralmux.bridge.config_file import editing
 from coralmux.bridge.phones import PairedPhone
@@ -55,6 +56,21 @@ def test_a_phone_comes_to_the_end_and_all_the_rest_stays(path: Path) -> None:
             file.remove(one)
     assert path.read_text().strip() == COMMENTED
     assert load_phones(path) == ()
+
+
+def test_what_an_editor_keeps_beside_the_config_stays(path: Path) -> None:
+    kept = [
+        path.with_name(f".{path.name}.{end}")
+        for end in ("swp", "bak", "orig", "1", "0000000000000000.swp", "000000000000000g")
+    ]
+    left = path.with_name(f".{path.name}.0123456789abcdef")
+    for file in (*kept, left):
+        file.touch()
+        os.utime(file, (0, 0))
+    with editing(path) as config:
+        config.add(phone("One"))
+    private_files.delete(path)
+    assert {*path.parent.iterdir()} == set(kept)
 
 
 def test_the_phone_that_is_removed_is_the_right_one(path: Path) -> None:
@@ -114,7 +130,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 ADD = """\
 import sys
 from pathlib import Path
-from coralmux import PairingLink
+from coralmux import PairingLink, private_files
 from coralmux.bridge.config_file import editing
 from coralmux.bridge.phones import PairedPhone
 path, number = Path(sys.argv[1]), sys.argv[2]
