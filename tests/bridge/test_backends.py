@@ -71,7 +71,11 @@ def test_a_backend_that_lacks_something_says_what_to_install(
 
 @pytest.mark.parametrize(
     ("value", "why"),
-    [("pathlib:Path", "is no coralmux.bridge.Backend"), ("nowhere_at_all:X", "cannot be loaded")],
+    [
+        ("pathlib:Path", "is no coralmux.bridge.Backend"),
+        ("nowhere_at_all:X", "cannot be loaded: No module named 'nowhere_at_all'"),
+        (f"{__name__}:Parot", r"cannot be loaded \(AttributeError\)"),
+    ],
 )
 def test_an_entry_point_that_leads_nowhere_is_explained(
     monkeypatch: pytest.MonkeyPatch, value: str, why: str
@@ -79,3 +83,54 @@ def test_an_entry_point_that_leads_nowhere_is_explained(
     entry(monkeypatch, value)
     with pytest.raises(BackendUnusable, match=why):
         find("parrot")
+
+
+class Clumsy(Backend):
+    """Fails as it is made, with what it was given in the error's text."""
+
+    failure: BaseException
+
+    def __init__(self, settings: object, place: Place) -> None:
+        super().__init__(settings, place)
+        raise self.failure
+
+
+def test_a_backend_whose_module_fails_is_explained_without_the_error_s_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "failing_parrot.py").write_text('raise ValueError("sk-what-nobody-may-read")\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    entry(monkeypatch, "failing_parrot:Parrot")
+    with pytest.raises(BackendUnusable, match=r"cannot be loaded \(ValueError\)") as caught:
+        find("parrot")
+    assert whole(caught.value) == str(caught.value)
+
+
+def test_a_backend_that_fails_as_it_is_made_is_explained_without_the_error_s_text(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry(monkeypatch, f"{__name__}:Clumsy")
+    monkeypatch.setattr(Clumsy, "failure", KeyError("sk-what-nobody-may-read"), raising=False)
+    with pytest.raises(BackendUnusable, match=r"cannot be made \(KeyError\)") as caught:
+        make("parrot", {}, Place(tmp_path))
+    assert whole(caught.value) == str(caught.value)
+
+
+def test_a_backend_that_says_itself_why_it_cannot_be_made_is_heard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry(monkeypatch, f"{__name__}:Clumsy")
+    monkeypatch.setattr(Clumsy, "failure", BackendUnusable("Set beak."), raising=False)
+    with pytest.raises(BackendUnusable, match=r"^Set beak\.$"):
+        make("parrot", {}, Place(tmp_path))
+
+
+def whole(error: BaseException) -> str:
+    """Its text, with those of the errors that a traceback would show."""
+    shown, found = "", error
+    while found is not None:
+        shown, found = (
+            shown + str(found),
+            found.__cause__ or (None if found.__suppress_context__ else found.__context__),
+        )
+    return shown

@@ -60,6 +60,14 @@ def find(name: str) -> type[Backend]:
             return found
     except ImportError as error:
         raise BackendUnusable(f"The backend {name!r} cannot be loaded: {error}") from error
+    except BackendUnusable:
+        raise
+    except Exception as error:
+        # Somebody else's module ran: the error's text may hold anything.
+        raise BackendUnusable(
+            f"The backend {name!r} cannot be loaded ({type(error).__name__}). "
+            "Its package has to be mended."
+        ) from None
     raise BackendUnusable(f"There is no backend {name!r}. There are: {', '.join(names())}.")
 
 
@@ -76,7 +84,16 @@ def make(name: str, settings: Mapping[str, Any], place: Place) -> Backend:
         read = msgspec.convert(settings, kind.Settings)
     except msgspec.ValidationError as error:
         raise BackendUnusable(_wrong_setting(name, kind, str(error))) from None
-    return kind(read, place)
+    try:
+        return kind(read, place)
+    except BackendUnusable:
+        raise
+    except Exception as error:
+        # The settings, and keys among them, may stand in its text.
+        raise BackendUnusable(
+            f"The backend {name} cannot be made ({type(error).__name__}). Look through its "
+            f"settings under [{name}]; if they are right, its package has to be mended."
+        ) from None
 
 
 def _is_there(module: str) -> bool:
