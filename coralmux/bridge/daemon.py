@@ -64,7 +64,10 @@ def run(
     """
     log = Log(as_json=log_json, quiet=quiet)
     try:
-        with log.library(), alone(config.directory):
+        with (
+            log.library(),
+            alone(config.directory, watches=None if links or reload is None else config.path),
+        ):
             return asyncio.run(_Daemon(config, links, log, reload).run())
     except AlreadyRunning:
         log.warn(

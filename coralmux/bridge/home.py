@@ -13,7 +13,7 @@ import click
 from coralmux import FileStore, user_data_directory
 from coralmux.bridge.config import ConfigError
 from coralmux.bridge.conversations import Conversations
-from coralmux.bridge.running import is_running
+from coralmux.bridge.running import is_running, watched
 from coralmux.bridge.seen import Seen
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,6 +50,16 @@ class Home:
     def is_running(self) -> bool:
         """Whether `coralmux-agent run` is at work here."""
         return is_running(self.directory)
+
+    @property
+    def watched(self) -> Path | None:
+        """The config that the agent at work here follows; None where it serves links."""
+        return watched(self.directory)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether an agent is at work here that follows what changes in this config."""
+        return self.is_running and self.watched == self.config.resolve()
 
 
 def placed_anew(function: F) -> F:

@@ -111,7 +111,7 @@ def unpair(home: Home, phone: PairedPhone, *, admin_key: str = "") -> None:
         # Before the config tells a running agent, which looks here when it lets go.
         home.store.forget(phone.link.token)
         file.remove(phone)
-    if home.is_running:
+    if home.is_followed:
         _until_let_go(phone)
         # The end of its connection has written it once more.
         home.store.forget(phone.link.token)

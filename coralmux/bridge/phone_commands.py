@@ -90,8 +90,13 @@ def pair(
         _show_json(home, phone, link)
         return 0
     _show(phone, link)
-    if home.is_running:
+    if home.is_followed:
         _say("The agent that is running takes the phone on by itself.")
+    elif home.is_running:
+        _say(
+            f"{_other_agent(home)} It does not take the phone on. Stop it, and start it again "
+            "for this config."
+        )
     elif config.load_key(home.config, "backend"):
         _say("Next, start the agent: coralmux-agent run")
     else:
@@ -100,6 +105,13 @@ def pair(
             "(with --backend echo to try the line without any AI)."
         )
     return 0
+
+
+def _other_agent(home: Home) -> str:
+    """What an agent is at work on that does not follow this config."""
+    if home.watched is None:
+        return "The agent that is running serves links given by --link, not the config."
+    return f"The agent that is running goes by another config: {home.watched}."
 
 
 def pair_first(home: Home, relay: str) -> None:
@@ -256,6 +268,8 @@ def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
         raise click.UsageError(f"Revoking needs the relay's key: --admin-key or {KEY_VARIABLE}.")
     pairing.unpair(home, phone, admin_key=key)
     _say(f"{phone.name!r} is unpaired. Its secret and what was said with it are deleted.")
+    if home.is_running and not home.is_followed:
+        _say(f"{_other_agent(home)} It was not told: if it serves this phone, stop it.")
     if not key:
         _say(
             f"Its token still exists at {pairing.address(phone)}, and lets its holder in "

@@ -237,3 +237,30 @@ async def test_a_running_agent_takes_on_a_phone_that_is_paired_and_lets_it_go_ag
     token = PairingLink.parse(made.out).token
     assert FileStore(home.data / "pairings").load(token) is None
     assert FileStore(home.data / "pairings").load(first.link.token) is not None
+
+
+@pytest.mark.parametrize("by", ["link", "another config"])
+async def test_an_agent_that_does_not_look_at_this_config_is_not_said_to_follow_it(
+    relay: RelayProcess, home: Home, by: str
+) -> None:
+    with_phones(home, relay, "First")
+    another = home.path / "another.toml"
+    another.write_text(home.config.read_text())
+    another.chmod(0o600)
+    arguments = ["--config", str(another)] if by == "another config" else []
+    if by == "link":
+        arguments = ["--link", new_link(relay).web()]
+    async with home.running(*arguments) as log:
+        await eventually(lambda: "connected to " in log.read_text(), PATIENCE)
+        made = await home.agent("pair", "--name", "New", "--token", relay.token())
+        assert made.status == 0, made.err
+        assert "by itself" not in made.err
+        assert "Stop it" in made.err
+        assert ("by --link" in made.err) == (by == "link")
+        assert (str(another) in made.err) == (by == "another config")
+        start = time.monotonic()
+        gone = await home.agent("unpair", "First")
+        assert gone.status == 0, gone.err
+        assert "was not told" in gone.err
+        # It would not let go, so nothing was waited for.
+        assert time.monotonic() - start < 5
