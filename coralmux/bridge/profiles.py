@@ -120,7 +120,7 @@ class Profiles:
             content = msgspec.json.decode(private_files.read(self._path), type=_Content)
         except FileNotFoundError:
             return {}
-        except msgspec.DecodeError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             aside = self._path.with_suffix(".damaged")
             with contextlib.suppress(OSError):
                 os.replace(self._path, aside)

@@ -96,13 +96,16 @@ async def test_there_is_an_end_to_agents(kept: Profiles, monkeypatch: pytest.Mon
         await kept.create(AgentSpec(name="Cook"))
 
 
-async def test_a_damaged_file_is_moved_aside_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "content", [b'{"agents": [{"id": 1', b'{"agents": [{"id": "\xff"', b'{"x": ' + b"[" * 100_000]
+)
+async def test_a_damaged_file_is_moved_aside_and_told(tmp_path: Path, content: bytes) -> None:
     said: list[str] = []
     kept = Profiles(tmp_path, said.append)
-    (tmp_path / "agents.json").write_text('{"agents": [{"id": 1')
+    (tmp_path / "agents.json").write_bytes(content)
     assert await kept.all() == []
     await kept.create(AgentSpec(name="Cook"))
-    assert (tmp_path / "agents.damaged").read_text().startswith('{"agents"')
+    assert (tmp_path / "agents.damaged").read_bytes() == content
     assert len(said) == 1
     assert "agents.damaged" in said[0]
 
