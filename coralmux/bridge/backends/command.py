@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from coralmux import Attachment, BackendError
+from coralmux.bridge.answering import Failed
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.child import Child
@@ -78,13 +80,14 @@ class CommandBackend(Backend):
                 async with asyncio.timeout_at(deadline):
                     status = await child.status()
             except TimeoutError:
-                raise BackendError(
-                    "The agent's program was stopped because it took longer than "
-                    f"{duration(self.settings.timeout_seconds)}. Ask for less at once, or "
-                    "raise timeout_seconds where the agent runs."
+                allowed = duration(self.settings.timeout_seconds)
+                raise Failed(
+                    f"The agent's program was stopped because it took longer than {allowed}. "
+                    "Ask for less at once, or raise timeout_seconds where the agent runs.",
+                    f"the program took longer than {allowed}",
                 ) from None
             if status:
-                raise BackendError(_failure(status, child.complaint))
+                raise _failure(status, child.complaint)
         finally:
             # Goes on where this generator is cancelled a second time.
             ending = asyncio.create_task(_clean_up(child, files))
@@ -133,9 +136,13 @@ class CommandBackend(Backend):
                 self._given(question, paths),
             )
         except OSError as error:
+            remedy = (
+                "A script needs a first line such as #!/bin/sh."
+                if error.errno == errno.ENOEXEC
+                else "Look whether it runs by hand, and whether this machine has memory left."
+            )
             raise BackendError(
-                f"The agent's program cannot be started: {error.strerror}. A script needs a "
-                "first line such as #!/bin/sh."
+                f"The agent's program cannot be started: {error.strerror}. {remedy}"
             ) from None
 
     def _given(self, question: Question, paths: list[str]) -> bytes:
@@ -185,11 +192,14 @@ async def _clean_up(child: Child, files: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, files, ignore_errors=True)
 
 
-def _failure(status: int, complaint: str) -> str:
+def _failure(status: int, complaint: str) -> Failed:
     how = f"with status {status}"
     if status < 0:
         how = f"by signal {-status}"
         if -status in set(signal.Signals):
             how = f"by {signal.Signals(-status).name}"
     said = one_line(discreet(complaint))[:_LONGEST_COMPLAINT]
-    return f"The agent's program ended {how}" + (f": {said}" if said else " and gave no reason.")
+    return Failed(
+        f"The agent's program ended {how}" + (f": {said}" if said else " and gave no reason."),
+        f"the program ended {how}",
+    )
