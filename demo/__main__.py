@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import json
 import secrets
 import shlex
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -99,8 +101,13 @@ class Demo:
         await self._parts.until(asyncio.Event().wait())
 
     async def _relay(self, port: int) -> int:
-        """Start it; its port."""
+        """Start it; its port. Raises DemoError where a port is wanted and taken."""
         say("Starting the relay …")
+        if port and _is_taken(port):
+            raise DemoError(
+                f"Another program listens on port {port}. Stop it, or choose another port: "
+                "make demo PORT=…"
+            )
         relay = Part("relay", self._state / "relay.log")
         greeting = relay.line(r"^CoralMux Relay .*:(\d+) \(WebSocket")
         await self._parts.start(
@@ -176,6 +183,7 @@ class Demo:
                 f"no authority certifies {self._address}. Its SHA-256 is\n"
                 f"  {lan.fingerprint(self._state)}\n"
             )
+        say("The relay does not serve the link's page yet; coralmux-phone is the phone of today.")
         say(f'Type in another terminal:\n\n  {ask} ask "Say hello"\n\nor, for a chat:\n\n  {ask}\n')
         if model:
             say("SmolLM2 answers, a language model of 135 million parameters, on this machine.")
@@ -186,6 +194,17 @@ class Demo:
             )
         say("Ctrl-C stops everything.\n")
         self._told = True
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the relay binds: a port that was just left is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _script(name: str) -> str:
