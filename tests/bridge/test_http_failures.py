@@ -121,6 +121,17 @@ async def test_a_certificate_can_be_trusted_by_the_environment(
         assert (await outcome(to, question())).text == "Hello"
 
 
+async def test_whom_this_machine_trusts_counts_and_not_a_list_that_httpx_brings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, context = certificate(tmp_path)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setattr("certifi.where", lambda: str(file))
+    async with http_server(says("Hello"), ssl=context) as root:
+        assert "signed by nobody" in await failure_at(root, tmp_path)
+
+
 async def test_a_server_without_tls_is_told(tmp_path: Path) -> None:
     async with chat_server() as server:
         error = await failure_at(server.base_url.replace("http:", "https:"), tmp_path)

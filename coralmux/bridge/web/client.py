@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -107,8 +108,11 @@ class Web:
             # A connection that is kept may be closed by the server as a question goes
             # out on it, and nobody knows then whether the question arrived.
             limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            # Those whom this machine trusts, as for the relay; httpx would bring its own list.
+            trusted = ssl.create_default_context()
             try:
                 self._client = httpx.AsyncClient(
+                    verify=trusted,
                     headers=headers,
                     auth=settings.login if "Authorization" not in headers else None,
                     timeout=httpx.Timeout(
@@ -116,7 +120,9 @@ class Web:
                     ),
                     limits=limits,
                     # No proxy leads to this machine itself.
-                    transport=httpx.AsyncHTTPTransport(limits=limits) if settings.local else None,
+                    transport=httpx.AsyncHTTPTransport(verify=trusted, limits=limits)
+                    if settings.local
+                    else None,
                 )
             except (ImportError, ValueError):
                 raise httpx.ProxyError("unusable") from None
