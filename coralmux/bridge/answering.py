@@ -27,7 +27,7 @@ _TOOL_CHARACTERS = 200
 
 
 class Failed(BackendError):
-    """What the backend itself had no sentence for. `kind` is for the operator."""
+    """What is told of a backend that has no sentence itself. `kind` is what is logged."""
 
     def __init__(self, text: str, kind: str) -> None:
         super().__init__(text)
@@ -125,6 +125,12 @@ def as_told(error: BaseException) -> BackendError:
         "has to look at it.",
         kind,
     )
+
+
+def kind_of(error: BaseException) -> str:
+    """What may be logged of it: what its `kind` says, or its class."""
+    kind = getattr(error, "kind", "")
+    return kind if isinstance(kind, str) and kind else type(error).__name__
 
 
 def _checked(piece: object) -> Piece:

@@ -96,7 +96,8 @@ class Backend:
 
     What a method of a backend raises as BackendError reaches the phone's user as it is, so
     it is a sentence that says what happened and what to do. Other exceptions reach the
-    user without their text.
+    user without their text. What is logged is an error's `kind` where it has such an
+    attribute, and its class where it has not: never its text, which may quote anything.
     """
 
     Settings: ClassVar[type[msgspec.Struct]] = NoSettings

@@ -114,9 +114,9 @@ class Asked:
         self.deltas += 1
 
     def ended(self, how: str, error: str = "") -> None:
-        """`how`: "answered", "broken_off" or "failed"; `error` is the class of what failed."""
+        """`how`: "answered", "broken_off" or "failed"; `error` is what may be logged of why."""
         seconds = time.monotonic() - self._began
-        why = f" ({error})" if error else ""
+        why = f" ({error.rstrip('.')})" if error else ""
         self._log.tell(
             how,
             f"{self._name}: {how.replace('_', ' ')}{why} after {seconds:.1f} s, "

@@ -23,7 +23,7 @@ from coralmux import (
     Unsupported,
 )
 from coralmux.bridge import payloads, system
-from coralmux.bridge.answering import STOP_SECONDS, Answering, Failed, as_told
+from coralmux.bridge.answering import STOP_SECONDS, Answering, Failed, as_told, kind_of
 from coralmux.bridge.backend import Backend, Piece, Question
 from coralmux.bridge.conversations import Conversations, phone_key
 from coralmux.bridge.reports import Reports
@@ -134,7 +134,7 @@ class Service:
                 await asyncio.shield(ending)
             message.usage.update(_plain(question.usage))
         except BackendError as error:
-            asked.ended("failed", error.kind if isinstance(error, Failed) else "BackendError")
+            asked.ended("failed", kind_of(error))
             raise
         except Exception as error:
             # Raised as it is, the library would log it with its text.

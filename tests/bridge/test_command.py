@@ -15,6 +15,7 @@ import pytest
 
 from coralmux import Attachment, BackendError, Turn
 from coralmux.bridge import Backend, Place, Question
+from coralmux.bridge.answering import kind_of
 from coralmux.bridge.backend import Piece
 from coralmux.bridge.backends import BackendUnusable, make
 
@@ -197,6 +198,15 @@ async def test_a_program_that_fails_without_a_word_is_told(place: Place) -> None
         command(place, "raise SystemExit(4)").reply(Question("q", "p", "Hello"))
     )
     assert sentence == "The agent's program ended with status 4 and gave no reason."
+
+
+async def test_of_a_program_that_fails_its_end_is_logged_and_not_its_words(place: Place) -> None:
+    asked = command(place, "raise SystemExit('nobody may read this')").reply(
+        Question("q", "p", "Hello")
+    )
+    with pytest.raises(BackendError, match="nobody may read this") as caught:
+        await anext(asked)
+    assert kind_of(caught.value) == "the program ended with status 1"
 
 
 async def test_a_program_that_is_killed_is_told_by_the_name_of_the_signal(place: Place) -> None:

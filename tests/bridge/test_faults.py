@@ -67,6 +67,10 @@ class Nasty(Backend):
         match what:
             case "down":
                 raise coralmux.BackendError("The server at 127.0.0.1:11434 is down. Start it.")
+            case "tells its kind":
+                error = coralmux.BackendError(f"It says: {SECRET[5:]}")
+                error.kind = "HTTP 429 from the AI server."  # type: ignore[attr-defined]
+                raise error
             case "no reason":
                 raise coralmux.BackendError
             case "crash":
@@ -108,7 +112,7 @@ async def there(
         yield it
         backend.release.set()
     assert SECRET not in caplog.text
-    assert SECRET not in repr(it.log.events) + repr(it.log.lines)
+    assert SECRET[5:] not in repr(it.log.events) + repr(it.log.lines)
     assert "Traceback" not in caplog.text
 
 
@@ -127,6 +131,7 @@ async def fails(phone: coralmux.Phone, text: str) -> tuple[str, str]:
     ("what", "words", "kind"),
     [
         ("down", "The server at 127.0.0.1:11434 is down. Start it.", "BackendError"),
+        ("tells its kind", f"It says: {SECRET[5:]}", "HTTP 429 from the AI server."),
         ("no reason", "failed and gave no reason. Ask again.", "BackendError"),
         ("crash", "failed (ValueError). Ask again", "ValueError"),
         ("cancels itself", "broke the answer off", "CancelledError"),

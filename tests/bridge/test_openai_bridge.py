@@ -115,7 +115,15 @@ async def test_faults_of_the_server_leave_the_bridge_alive(
             # The faults are no part of what is said before, but what was said is.
             said = server.asked[-1]["messages"]
             assert {"role": "assistant", "content": "Half"} in said
-            assert KEY not in there.output()
+            output = there.output()
+            for why in (
+                "The AI server takes no more questions just now (limit reached)",
+                "The AI server failed (HTTP 500)",
+                "The AI server does not take the API key",
+            ):
+                assert f"Phone 0: failed ({why}) after " in output
+            for words in (KEY, "Out of memory", "Half"):
+                assert words not in output
 
 
 async def test_a_server_that_is_down_is_used_as_soon_as_it_is_up(

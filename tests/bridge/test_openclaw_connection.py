@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from coralmux import BackendError, Unsupported
+from coralmux.bridge.answering import kind_of
 from coralmux.bridge.openclaw import gateway as connecting
 from tests.bridge.doubles.openclaw_gateway import OpenclawGateway, Refused, message
 from tests.bridge.openclaw import Asking, backend_at, met
@@ -245,5 +246,6 @@ async def test_what_a_gateway_refuses_is_told(tmp_path: Path) -> None:
             raise Refused("FORBIDDEN", "missing scope: operator.read")
 
         gateway.answers["chat.history"] = refuse
-        with pytest.raises(BackendError, match="refuses: missing scope: operator"):
+        with pytest.raises(BackendError, match="refuses: missing scope: operator") as caught:
             await backend.history(PHONE, "", 5)
+        assert kind_of(caught.value) == "The OpenClaw gateway refuses."  # what is logged

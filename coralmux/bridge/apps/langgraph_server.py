@@ -12,6 +12,7 @@ import httpx
 
 import coralmux
 from coralmux import ToolStatus
+from coralmux.bridge.answering import Failed
 from coralmux.bridge.apps.failures import of_name
 from coralmux.bridge.apps.graph_stream import GraphAnswer
 from coralmux.bridge.apps.langchain_app import thread_id
@@ -186,4 +187,4 @@ class LanggraphServer:
                 f"No LangGraph server can be reached at {self._address}. "
                 "Look whether it is running, and at the setting `base_url`."
             )
-        return coralmux.BackendError(text)
+        return Failed(text, text)

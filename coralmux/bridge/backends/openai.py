@@ -190,6 +190,8 @@ def _check_end(reader: CompletionReader) -> None:
         raise Failure(
             f"The model wants a tool to be used ({tools}), which this backend cannot do.",
             "Ask in other words.",
+            # Names that a model gives are its words.
+            kind="The model wants a tool to be used, which this backend cannot do.",
         )
 
 

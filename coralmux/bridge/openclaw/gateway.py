@@ -367,10 +367,10 @@ class Gateway:
             answer.set_result(frame.get("payload"))
             return
         error = part(frame, "error")
-        said = words(error.get("message"), self._secrets())
         answer.set_exception(
             Trouble(
-                "The OpenClaw gateway refuses" + (f": {said.rstrip('.')}." if said else "."),
+                "The OpenClaw gateway refuses.",
+                said=words(error.get("message"), self._secrets()),
                 code=str(error.get("code") or ""),
             )
         )

@@ -40,12 +40,22 @@ ASK_AGAIN = "Ask again."
 class Trouble(BackendError):
     """What happened, and what to do. `code` is the gateway's word for it, "" for ours.
 
+    `said` are its words about it. `kind` is what is logged: what happened, without them.
     `retry_seconds` is what the gateway asks to wait before the next attempt.
     """
 
     def __init__(
-        self, what: str, remedy: str = "", *, code: str = "", retry_seconds: float = 0
+        self,
+        what: str,
+        remedy: str = "",
+        *,
+        said: str = "",
+        code: str = "",
+        retry_seconds: float = 0,
     ) -> None:
+        self.kind = what
+        if said := said.rstrip("."):
+            what = f"{what.rstrip('.')}: {said}."
         super().__init__(f"{what} {remedy}".strip())
         self.what = what
         self.remedy = remedy
@@ -113,12 +123,12 @@ def of_refusal(error: Mapping[str, Any], secrets: tuple[str, ...]) -> Trouble:
     if code == "AUTH_RATE_LIMITED":
         seconds = seconds or _LOCKED_OUT_SECONDS
     what, remedy = _of_code(code, details, seconds)
+    said = ""
     if not what:
+        what = "The OpenClaw gateway does not take the connection."
         said = words(error.get("message"), secrets)
-        what = "The OpenClaw gateway does not take the connection" + (f": {said}" if said else "")
-        what = what.rstrip(".") + "."
         remedy = "Look into its log (openclaw logs)."
-    return Trouble(what, remedy, code=code, retry_seconds=seconds)
+    return Trouble(what, remedy, said=said, code=code, retry_seconds=seconds)
 
 
 def _of_code(code: str, details: Mapping[str, Any], seconds: float) -> tuple[str, str]:

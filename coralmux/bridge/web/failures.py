@@ -25,6 +25,7 @@ from coralmux.text import discreet, duration, one_line
 # Bytes of an error's body that are read, and characters of it that are shown.
 MOST_READ = 64 * 1024
 _MOST_QUOTED = 300
+_QUOTE = " It says: “"
 
 # What looks like a key of the providers, whoever's it is.
 _KEY = re.compile(r"\b(?:sk|pk|gsk|xai|key)[-_][\w*.-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
@@ -34,12 +35,16 @@ ASK_AGAIN = "Ask again."
 
 
 class Failure(coralmux.BackendError):
-    """What happened, and what to do: a sentence or two each, fit for a phone and a terminal."""
+    """What happened, and what to do: a sentence or two each, fit for a phone and a terminal.
 
-    def __init__(self, what: str, remedy: str = "") -> None:
+    `kind` is what is logged of it: what happened, without the server's own words.
+    """
+
+    def __init__(self, what: str, remedy: str = "", *, kind: str = "") -> None:
         super().__init__(f"{what} {remedy}".strip())
         self.what = what
         self.remedy = remedy
+        self.kind = kind or what.partition(_QUOTE)[0]
 
 
 def of_error(error: BaseException, settings: ServerSettings) -> Failure:
@@ -205,7 +210,7 @@ def clean(text: str, settings: ServerSettings) -> str:
 
 
 def quoted(text: str) -> str:
-    return f" It says: “{text}”" if text else ""
+    return f"{_QUOTE}{text}”" if text else ""
 
 
 def _message(found: Any) -> str:
