@@ -31,6 +31,9 @@ from coralmux.text import discreet, one_line
 # Environment variables that stand for keys: CORALMUX_AGENT_NAME, CORALMUX_AGENT_OPENAI_MODEL.
 PREFIX = "CORALMUX_AGENT_"
 
+# Settings that a backend takes one of: whoever gives the one means it instead of the other.
+_INSTEAD = {"app": "base_url", "base_url": "app"}
+
 
 class ConfigError(Exception):
     """The config cannot be used; one line says why and what to do."""
@@ -115,11 +118,10 @@ def load(
                 f"There are: {', '.join(backends.names())}."
             )
         _refuse_unknown(table, name)
-        settings = {
-            **expanded_all(_settings_table(table, name), environ, f"[{name}]"),
-            **_settings_from(environ, name),
-            **given.get("settings", {}),
-        }
+        options = given.get("settings", {})
+        above = {**_left_by(options, _settings_from(environ, name)), **options}
+        below = _left_by(above, _settings_table(table, name))
+        settings = {**expanded_all(below, environ, f"[{name}]"), **above}
         paired = phones_of(path, table, environ)
     except VariableError as error:
         raise ConfigError(f"{path}: {error}") from None
@@ -244,6 +246,12 @@ def _settings_table(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _Unusable(f"{name} must be a table: [{name}], with its settings below it.")
     return found
+
+
+def _left_by(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds of `below` where `above` wins. An app and a server take each other's place."""
+    gone = {*above, *(_INSTEAD[key] for key in above if key in _INSTEAD)}
+    return {key: value for key, value in below.items() if key not in gone}
 
 
 def _settings_from(environ: Mapping[str, str], name: str) -> dict[str, Any]:

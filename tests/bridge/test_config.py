@@ -95,6 +95,17 @@ def test_the_command_line_beats_the_environment_which_beats_the_file(loaded: Loa
     assert loaded(text, environ, backend="echo", name=None).backend == "echo"
 
 
+def test_an_app_and_a_server_take_each_others_place(loaded: Loaded) -> None:
+    text = 'backend = "langchain"\n[langchain]\napp = "${MINE}"\ninput = "text"\n'
+    server = {"CORALMUX_AGENT_LANGCHAIN_BASE_URL": "http://example.com/e"}
+    by_environment = loaded(text, environ=server)
+    assert by_environment.settings == {"base_url": "http://example.com/e", "input": "text"}
+    by_option = loaded(text, settings={"base_url": "http://example.com/o"})
+    assert by_option.settings == {"base_url": "http://example.com/o", "input": "text"}
+    app = loaded(text, environ=server, settings={"app": "my:app"})
+    assert app.settings == {"app": "my:app", "input": "text"}
+
+
 def test_what_the_environment_says_is_read_as_what_it_has_to_be(loaded: Loaded) -> None:
     environ = {
         "CORALMUX_AGENT_BACKEND": "openai",

@@ -51,8 +51,8 @@ class LangchainBackend(Backend):
         super().__init__(settings, place)
         if bool(settings.app) == bool(settings.base_url):
             raise BackendUnusable(
-                '[langchain] needs either app = "module:object" or base_url = '
-                '"http://…" of a LangGraph server.'
+                '[langchain] needs either app = "module:object" or base_url = "http://…" of a '
+                "LangGraph server, not both."
             )
         if settings.base_url and find_spec("langgraph_sdk") is None:
             raise BackendUnusable(
