@@ -138,7 +138,7 @@ class Demo:
         made = await self._parts.output(
             "pairing",
             "coralmux.bridge.cli",
-            *("pair", "--relay", f"ws://127.0.0.1:{port}", "--json"),
+            *("pair", "--relay", f"ws://127.0.0.1:{port}", "--admin-key", "env", "--json"),
             *("--data-dir", str(self._state)),
             env=environment(CORALMUX_ADMIN_KEY=self._admin_key),
         )

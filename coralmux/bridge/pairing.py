@@ -39,15 +39,14 @@ class TokenLeftOver(PairingError):
 class Wish:
     """What kind of pairing is wanted. `relay` as `registration.normalised` makes it.
 
-    `token` "" is one that the relay is asked for: with the `admin_key`, or where it is open
-    to everybody, or with `key_at_hand`, which is not shown to a relay that needs none.
+    `token` "" is one that the relay is asked for: with the `admin_key`, or, without one,
+    as everybody may ask where it is open to everybody.
     """
 
     name: str
     relay: str
     token: str = field(default="", repr=False)
     admin_key: str = field(default="", repr=False)
-    key_at_hand: str = field(default="", repr=False)
     with_secret: bool = True
 
 
@@ -76,12 +75,12 @@ def pair(home: Home, wish: Wish, say: Callable[[str], None]) -> PairedPhone:
 def _pair(
     home: Home, wish: Wish, name: str, file: ConfigFile, say: Callable[[str], None]
 ) -> PairedPhone:
-    with Relay(wish.relay, admin_key=wish.admin_key or wish.key_at_hand) as relay:
+    with Relay(wish.relay, admin_key=wish.admin_key) as relay:
         if wish.token:
             _look_at(relay, wish.token, say)
-            token, by_key = wish.token, False
+            token = wish.token
         else:
-            token, by_key = _new_token(relay, wish, name, say)
+            token = relay.create(name) if wish.admin_key else relay.register()
         link = PairingLink.new(wish.relay, token)
         if not wish.with_secret:
             link = link.with_secret(None)
@@ -96,7 +95,7 @@ def _pair(
             return phone
         if wish.token:
             raise PairingError(why)
-        raise _left_over(relay if by_key else None, token, why)
+        raise _left_over(relay if wish.admin_key else None, token, why)
 
 
 def unpair(home: Home, phone: PairedPhone, *, admin_key: str = "") -> None:
@@ -169,19 +168,6 @@ def _look_at(relay: Relay, token: str, say: Callable[[str], None]) -> None:
                 "expired, or is another relay's. Copy it whole, or get a new one."
             ) from None
         say(f"The token could not be tried. {problem}")
-
-
-def _new_token(relay: Relay, wish: Wish, name: str, say: Callable[[str], None]) -> tuple[str, bool]:
-    """A token, and whether it was made by the admin key."""
-    if wish.admin_key:
-        return relay.create(name), True
-    try:
-        return relay.register(), False
-    except RelayProblem as problem:
-        if problem.code != "REGISTRATION_CLOSED" or not wish.key_at_hand:
-            raise
-    say(f"{relay.address} does not register everybody: using the admin key.")
-    return relay.create(name), True
 
 
 def _left_over(relay: Relay | None, token: str, why: str) -> PairingError:

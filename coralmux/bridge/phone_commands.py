@@ -26,6 +26,8 @@ from coralmux.text import duration
 TOKEN_VARIABLE = "CORALMUX_AGENT_TOKEN"
 KEY_VARIABLE = "CORALMUX_ADMIN_KEY"
 
+_KEY_WAYS = f"- asks for it, env takes {KEY_VARIABLE}"
+
 _WIDEST = 300
 
 _PAIR_HELP = """\
@@ -37,7 +39,8 @@ Pair a phone: show a code and a link that it opens.
   coralmux-agent pair --token -
       with a token that the relay's operator made: coralmux-relay token issue
   coralmux-agent pair --admin-key -
-      on a relay of your own (- asks; or CORALMUX_ADMIN_KEY in the environment)
+      on a relay of your own: - asks for its key, and env takes the environment
+      variable CORALMUX_ADMIN_KEY
   coralmux-agent pair --name "Tablet"
       one more phone, at the same relay
 
@@ -53,8 +56,8 @@ _UNPAIR_HELP = """\
 Undo a pairing: forget the phone, its secret, and all that was said with it.
 
 The phone cannot reach this agent any more. The relay still knows its token, though, under
-which nobody answers from now on. With --admin-key, or with --revoke and the key in the
-environment variable CORALMUX_ADMIN_KEY, the token is revoked there first.
+which nobody answers from now on. With --admin-key the token is revoked there first; --revoke
+is short for --admin-key env.
 """
 
 
@@ -63,7 +66,7 @@ environment variable CORALMUX_ADMIN_KEY, the token is revoked there first.
 @click.option("--relay", default="", metavar="URL", help="The relay. Default: the config's.")
 @click.option("--name", default=DEFAULT_NAME, show_default=True, help="What to call the phone.")
 @click.option("--token", default="", help="Use this token of the relay's; - asks for it.")
-@click.option("--admin-key", default="", metavar="KEY", help="Have a token made; - asks for it.")
+@click.option("--admin-key", default="", metavar="KEY", help=f"Have a token made; {_KEY_WAYS}.")
 @click.option("--v1", is_flag=True, help="Without a secret, for the field's apps (openclaw://).")
 @click.option("--phone-url", metavar="URL", help="Take the phone's page from an address of yours.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead.")
@@ -130,9 +133,8 @@ def _wish(
     return Wish(
         name=checked_name(name),
         relay=normalised(relay),
-        token=_given(token, "Token", TOKEN_VARIABLE if not admin_key else ""),
-        admin_key=_given(admin_key, "Admin key", ""),
-        key_at_hand="" if token else os.environ.get(KEY_VARIABLE, ""),
+        token=_token(token) if not admin_key else "",
+        admin_key=_key(admin_key),
         with_secret=with_secret,
     )
 
@@ -166,13 +168,27 @@ def _usual_relay(home: Home) -> str:
     return found
 
 
-def _given(value: str, what: str, variable: str) -> str:
-    """An option's value, which may have to be asked for, or the environment's."""
-    if value == "-":
-        value = secret(what)
-        if not value:
-            raise click.UsageError(f"{what}: nothing was given.")
-    return value or (os.environ.get(variable, "").strip() if variable else "")
+def _token(given: str) -> str:
+    """The option's value, which may have to be asked for, or else the environment's."""
+    return _asked(given, "Token") or os.environ.get(TOKEN_VARIABLE, "").strip()
+
+
+def _key(given: str) -> str:
+    """The option's value; the environment's where that is asked for, and not otherwise: a
+    key is shown to nobody but the relay that the user means."""
+    if given != "env":
+        return _asked(given, "Admin key")
+    if key := os.environ.get(KEY_VARIABLE, "").strip():
+        return key
+    raise click.UsageError(f"The environment variable {KEY_VARIABLE} is not set.")
+
+
+def _asked(given: str, what: str) -> str:
+    if given != "-":
+        return given
+    if not (value := secret(what)):
+        raise click.UsageError(f"{what}: nothing was given.")
+    return value
 
 
 def _shown(link: PairingLink, phone_url: str | None) -> str:
@@ -259,13 +275,11 @@ def _about(phone: PairedPhone, seen: dict[str, Any]) -> dict[str, Any]:
 @click.command("unpair", help=_UNPAIR_HELP)
 @placed
 @click.argument("name")
-@click.option("--admin-key", default="", metavar="KEY", help="The relay's; - asks for it.")
-@click.option("--revoke", is_flag=True, help=f"Revoke the token, by {KEY_VARIABLE}.")
+@click.option("--admin-key", default="", metavar="KEY", help=f"The relay's; {_KEY_WAYS}.")
+@click.option("--revoke", is_flag=True, help="Short for --admin-key env.")
 def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
     phone = _named(home, name)
-    key = _given(admin_key, "Admin key", KEY_VARIABLE if revoke else "")
-    if revoke and not key:
-        raise click.UsageError(f"Revoking needs the relay's key: --admin-key or {KEY_VARIABLE}.")
+    key = _key(admin_key or ("env" if revoke else ""))
     pairing.unpair(home, phone, admin_key=key)
     _say(f"{phone.name!r} is unpaired. Its secret and what was said with it are deleted.")
     if home.is_running and not home.is_followed:

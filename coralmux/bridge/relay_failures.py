@@ -197,9 +197,11 @@ def of_status(response: Answer, address: str) -> RelayProblem:
 _BY_CODE = {
     "REGISTRATION_CLOSED": (
         "This relay does not give tokens to everybody (its registration is closed).",
-        "Get a token from whoever runs it, and give it by --token - (which asks for it). "
-        "If that is you, make one on the relay's machine: coralmux-relay token issue "
-        '--label "my phone", or give the relay\'s admin key: --admin-key -.',
+        "Get a token from whoever runs it, and give it by coralmux-agent pair --token - (which "
+        "asks for it). If that is you, make one on the relay's machine: coralmux-relay token "
+        'issue --label "my phone"; or give the relay\'s admin key by coralmux-agent pair '
+        "--admin-key - (which asks for it) or coralmux-agent pair --admin-key env (which takes "
+        "the environment variable CORALMUX_ADMIN_KEY).",
     ),
     "UNAUTHORIZED": (
         "The relay does not take this admin key.",
@@ -207,8 +209,9 @@ _BY_CODE = {
     ),
     "ADMIN_CLOSED": (
         "This relay has no admin key, so it takes none.",
-        "Make a token on the relay's machine by coralmux-relay token issue, and give it by "
-        "--token -.",
+        "Leave --admin-key and --revoke out. The relay's tokens are made and revoked on its "
+        "machine by coralmux-relay token issue and coralmux-relay token revoke; coralmux-agent "
+        "pair --token - takes one.",
     ),
     "RATE_LIMITED": ("The relay wants fewer attempts from this network.", ""),
     "UNAVAILABLE": (

@@ -93,27 +93,38 @@ async def test_a_closed_relay_says_so_and_explains_how_to_get_a_token(
     assert not home.config.exists()
 
 
-async def test_the_key_of_the_environment_goes_to_a_relay_that_is_closed(
+async def test_the_key_of_the_environment_is_used_where_it_is_asked_for(
     relay: RelayProcess, home: Home
 ) -> None:
-    ended = await home.agent("pair", "--relay", relay.url, CORALMUX_ADMIN_KEY=ADMIN_KEY)
+    arguments = ("pair", "--relay", relay.url, "--admin-key", "env")
+    ended = await home.agent(*arguments, CORALMUX_ADMIN_KEY=ADMIN_KEY)
     assert ended.status == 0, ended.err
-    assert "using the admin key" in ended.err
+    assert known(relay, PairingLink.parse(ended.out))
 
 
-async def test_the_key_of_the_environment_is_not_shown_to_a_relay_that_needs_none(
-    home: Home,
+async def test_a_key_that_the_environment_does_not_have_is_told(home: Home) -> None:
+    ended = await home.agent("pair", "--relay", "ws://127.0.0.1:1", "--admin-key", "env")
+    assert (ended.status, ended.out) == (1, "")
+    assert "CORALMUX_ADMIN_KEY is not set" in ended.err
+
+
+@pytest.mark.parametrize("command", [("pair",), ("run", "--backend", "echo")])
+async def test_the_key_of_the_environment_is_shown_to_no_relay_unasked(
+    home: Home, command: tuple[str, ...]
 ) -> None:
     heads = []
 
     async def answer(exchange: Exchange) -> None:
         heads.append((exchange.method, exchange.path, "x-admin-key" in exchange.headers))
-        await exchange.respond(201, {"token": TOKEN})
+        closed = {"code": "REGISTRATION_CLOSED", "message": "Give me your key."}
+        await exchange.respond(403, {"error": closed})
 
     async with http_server(answer) as url:
-        ended = await home.agent("pair", "--relay", url, CORALMUX_ADMIN_KEY=ADMIN_KEY)
-    assert ended.status == 0, ended.err
+        ended = await home.agent(*command, "--relay", url, CORALMUX_ADMIN_KEY=ADMIN_KEY)
+    assert (ended.status, ended.out) == (1, "")
     assert heads == [("POST", "/api/v1/register", False)]
+    for way in ("--token -", "--admin-key -", "--admin-key env"):
+        assert f"coralmux-agent pair {way}" in ended.err
 
 
 async def test_a_wrong_admin_key_is_told(relay: RelayProcess, home: Home) -> None:

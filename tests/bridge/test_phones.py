@@ -131,13 +131,16 @@ async def test_unpairing_forgets_the_phone_and_nothing_else(
     assert relay.http("GET", f"/api/v1/pair/{gone.link.token}")[0] == 200
 
 
-@pytest.mark.parametrize("way", ["option", "environment"])
+@pytest.mark.parametrize("way", ["option", "variable", "environment"])
 async def test_with_the_admin_key_the_token_is_revoked_too(
     relay: RelayProcess, home: Home, way: str
 ) -> None:
     (gone,) = with_phones(home, relay, "Gone")
     if way == "option":
         ended = await home.agent("unpair", "Gone", "--admin-key", "-", stdin=ADMIN_KEY)
+    elif way == "variable":
+        by_variable = ("--admin-key", "env")
+        ended = await home.agent("unpair", "Gone", *by_variable, CORALMUX_ADMIN_KEY=ADMIN_KEY)
     else:
         ended = await home.agent("unpair", "Gone", "--revoke", CORALMUX_ADMIN_KEY=ADMIN_KEY)
     assert ended.status == 0, ended.err

@@ -67,6 +67,7 @@ async def test_a_token_is_made_looked_at_and_revoked(relay: RelayProcess) -> Non
     [
         (403, error("REGISTRATION_CLOSED"), {}, "coralmux-relay token issue"),
         (403, error("ADMIN_CLOSED"), {}, "has no admin key"),
+        (403, error("ADMIN_CLOSED"), {}, "made and revoked on its machine"),
         (401, error("UNAUTHORIZED"), {}, "CORALMUX_ADMIN_KEY: copy it"),
         (429, error("RATE_LIMITED", retry_after_ms=420_000), {}, "Try again in 7 min."),
         (429, error("RATE_LIMITED"), {"retry_after": "30"}, "Try again in 30 s."),
