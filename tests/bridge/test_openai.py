@@ -252,6 +252,30 @@ async def test_nothing_is_waited_for_once_the_answer_is_whole(
         await left.wait()
 
 
+async def test_signs_of_life_after_the_end_do_not_keep_an_answer_open(
+    server: ChatServer, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coralmux.bridge.web.completion_server._LAST_WORD_SECONDS", 0.1)
+    left = asyncio.Event()
+
+    async def answer(exchange: Any) -> None:
+        await exchange.begin()
+        await exchange.send(delta("Done.") + finish())
+        gone = asyncio.ensure_future(exchange.gone())
+        try:
+            while not gone.done():
+                await exchange.send(b": keep-alive\n\n")
+                await asyncio.wait([gone], timeout=0.01)
+        finally:
+            left.set()
+
+    server.answer = answer
+    async with asyncio.timeout(SOON):
+        found = await outcome(backend, question())
+        assert (found.text, found.error) == ("Done.", "")
+        await left.wait()
+
+
 # Servers that know less
 
 

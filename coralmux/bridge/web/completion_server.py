@@ -207,12 +207,15 @@ async def _events(
     response: httpx.Response, reader: CompletionReader
 ) -> AsyncGenerator[ServerEvent, None]:
     """Until the server says that it is done, or closes. Where the answer is whole already,
-    a server that then falls silent is not waited for."""
+    a server that does neither, silent or not, is not waited for."""
     parser = EventReader()
     chunks = response.aiter_bytes()
+    deadline: float | None = None
     while not reader.ended:
+        if reader.whole and deadline is None:
+            deadline = asyncio.get_running_loop().time() + _LAST_WORD_SECONDS
         try:
-            async with asyncio.timeout(_LAST_WORD_SECONDS if reader.whole else None):
+            async with asyncio.timeout_at(deadline):
                 chunk = await anext(chunks, None)
         except TimeoutError:
             return
