@@ -336,6 +336,17 @@ async def test_a_question_that_is_too_long_by_itself_is_an_error(
     assert len(server.asked) == 3
 
 
+async def test_an_answer_that_fills_the_context_is_told_apart_from_a_question_that_does(
+    server: ChatServer, backend: Backend
+) -> None:
+    server.answer = streams(delta("Half"), event(TOO_LONG))
+    for history in ((), (Turn("user", "a"), Turn("assistant", "b"))):
+        found = await outcome(backend, question(history=history))
+        assert found.text == "Half"
+        assert found.error == "The answer has filled the model's context. Ask for less at once."
+    assert len(server.asked) == 2
+
+
 # Settings
 
 

@@ -66,7 +66,11 @@ class OpenaiBackend(Backend):
                         yield piece
                 break
             except TooLong:
-                if reader.spoke or not history:
+                if reader.spoke:
+                    raise Failure(
+                        "The answer has filled the model's context.", "Ask for less at once."
+                    ) from None
+                if not history:
                     raise _too_long(bool(question.history)) from None
                 history = _newer_half(history)
             except Failure:
