@@ -22,6 +22,9 @@ _AHEAD = 16
 # Seconds that a backend gets to end when it is told to. Then it is left behind.
 STOP_SECONDS = 5.0
 
+# Characters of an answer, after which it is ended: some never do so themselves.
+MAX_CHARACTERS = 1_000_000
+
 # Characters of the name of a tool: one line on a phone.
 _TOOL_CHARACTERS = 200
 
@@ -64,8 +67,17 @@ class Answering:
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """What the backend says. Raises BackendError, or Failed, behind all that it said."""
-        something = False
+        something, room = False, MAX_CHARACTERS
         while (piece := await self._next()) is not None:
+            room -= _size(piece)
+            if room < 0:
+                if isinstance(piece, str):
+                    yield piece[:room]
+                raise Failed(
+                    f"The answer grew longer than {MAX_CHARACTERS:,} characters and was ended. "
+                    "Ask for less at once.",
+                    f"longer than {MAX_CHARACTERS:,} characters",
+                )
             if isinstance(piece, Attachment) or (isinstance(piece, str) and piece.strip()):
                 something = True
             yield piece
@@ -131,6 +143,13 @@ def kind_of(error: BaseException) -> str:
     """What may be logged of it: what its `kind` says, or its class."""
     kind = getattr(error, "kind", "")
     return kind if isinstance(kind, str) and kind else type(error).__name__
+
+
+def _size(piece: Piece) -> int:
+    """What counts of it: without end are not only words."""
+    if isinstance(piece, str):
+        return len(piece)
+    return len(piece.tool if isinstance(piece, ToolStatus) else piece.name)
 
 
 def _checked(piece: object) -> Piece:

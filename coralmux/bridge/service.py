@@ -25,7 +25,7 @@ from coralmux import (
 from coralmux.bridge import payloads, system
 from coralmux.bridge.answering import STOP_SECONDS, Answering, Failed, as_told, kind_of
 from coralmux.bridge.backend import Backend, Piece, Question
-from coralmux.bridge.conversations import Conversations, phone_key
+from coralmux.bridge.conversations import MAX_CHARACTERS, Conversations, phone_key
 from coralmux.bridge.reports import Reports
 
 # Seconds for requests that are no questions: the phone waits 30.
@@ -97,8 +97,7 @@ class Service:
     async def reply(self, message: ChatMessage) -> AsyncGenerator[Piece, None]:
         """The handler of chats."""
         asked = self._reports.asked(message.pairing, message.id, message.text, message.attachments)
-        said: list[str] = []
-        files: list[Attachment] = []
+        said = _Said()
         self._heard(message)
         self.running += 1
         try:
@@ -116,19 +115,15 @@ class Service:
                     async for piece in pieces:
                         if _is_file(piece) and message.phone.protocol < 2:
                             # Version 1 has pictures alone. The rest of the answer counts.
-                            name = _with_files("", [piece])
+                            name = _named(piece)
                             piece = f"\n\n{name} (this phone takes pictures alone)\n\n"
                         if isinstance(piece, str):
-                            said.append(piece)
                             asked.said(piece)
-                        elif isinstance(piece, Attachment):
-                            files.append(piece)
+                        said.add(piece)
                         yield piece
             finally:
                 # Neither a second cancelling nor the end of the agent may cut this short.
-                ending = asyncio.create_task(
-                    self._end(answering, question, _with_files("".join(said), files))
-                )
+                ending = asyncio.create_task(self._end(answering, question, said.text))
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
                 await asyncio.shield(ending)
@@ -312,11 +307,36 @@ def _is_file(piece: Piece) -> bool:
 
 def _with_files(text: str, attachments: Any) -> str:
     """A question or answer in words alone."""
-    names = [
-        f"[{'picture' if attachment.is_image else 'file'}: {attachment.name}]"
-        for attachment in attachments
-    ]
+    names = [_named(attachment) for attachment in attachments]
     return "\n".join([text, *names] if text else names)
+
+
+def _named(attachment: Any) -> str:
+    return f"[{'picture' if attachment.is_image else 'file'}: {attachment.name}]"
+
+
+class _Said:
+    """An answer in words alone, no more of it than is kept."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._names: list[str] = []
+        self._room = MAX_CHARACTERS
+
+    def add(self, piece: Piece) -> None:
+        if self._room <= 0:
+            return
+        if isinstance(piece, str):
+            self._words.append(piece[: self._room])
+            self._room -= len(piece)
+        elif isinstance(piece, Attachment):
+            self._names.append(name := _named(piece))
+            self._room -= len(name)
+
+    @property
+    def text(self) -> str:
+        words = "".join(self._words)
+        return "\n".join([words, *self._names] if words else self._names)
 
 
 def _plain(usage: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Nasty(Backend):
         self.cancelled: list[str] = []
         self.aborted: list[str] = []
         self.release = asyncio.Event()
+        self.said = 0
 
     async def reply(self, question: Question) -> AsyncGenerator[Piece, None]:
         if question.text == "well":
@@ -41,6 +42,13 @@ class Nasty(Backend):
             for n in range(1000):
                 yield f"{n} "
             return
+        if question.text == "endless":
+            while True:
+                self.said += 10_000
+                yield "abcdefghi " * 1000
+        if question.text == "endless tools":
+            while True:
+                yield coralmux.ToolStatus("a tool " * 30, "running")
         if question.text == "empty":
             yield ""
             yield coralmux.ToolStatus("search", "done")
@@ -168,6 +176,39 @@ async def test_a_long_answer_without_a_pause_comes_whole(there: Served) -> None:
         assert await phone.ask("long") == "".join(f"{n} " for n in range(1000))
         (answered,) = there.log.of("answered")
         assert answered["deltas"] == 1000
+
+
+async def test_an_answer_without_end_is_ended(there: Served) -> None:
+    async with there.phone() as phone:
+        said, error = await fails(phone, "endless")
+        assert len(said) == 1_000_000
+        assert error == (
+            "The answer grew longer than 1,000,000 characters and was ended. Ask for less at once."
+        )
+        kept = (await phone.history())[-1].content
+        assert kept == said[: len(kept)]
+    (failed,) = there.log.of("failed")
+    assert failed["error"] == "longer than 1,000,000 characters"
+
+
+async def test_an_answer_without_end_is_ended_for_a_phone_that_has_left(
+    there: Served, backend: Nasty
+) -> None:
+    async with there.phone() as phone:
+        answer = phone.ask("endless")
+        await anext(aiter(answer))
+    async with asyncio.timeout(SOON):
+        await eventually(lambda: there.log.of("failed"), SOON)
+    assert backend.said <= 1_200_000
+    (entry,) = there.conversations.entries(there.key(), "", 1)
+    assert len(entry.content) == 100_000
+    assert there.service.running == 0
+
+
+@pytest.mark.slow
+async def test_tools_that_are_used_without_end_end_the_answer(there: Served) -> None:
+    async with there.phone() as phone:
+        assert "grew longer" in (await fails(phone, "endless tools"))[1]
 
 
 async def test_an_empty_answer_is_an_error(there: Served) -> None:
