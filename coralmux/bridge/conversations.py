@@ -81,7 +81,7 @@ class Conversations:
         """What a model has to know to go on: questions that were answered, and the answers."""
         return [
             turn
-            for exchange in self._read(phone, agent_id).exchanges
+            for exchange in self._last(phone, agent_id)
             if exchange.answer
             for turn in (Turn("user", exchange.question), Turn("assistant", exchange.answer))
         ]
@@ -89,7 +89,7 @@ class Conversations:
     def entries(self, phone: str, agent_id: str, limit: int) -> list[HistoryEntry]:
         """The last messages, oldest first."""
         found = []
-        for exchange in self._read(phone, agent_id).exchanges:
+        for exchange in self._last(phone, agent_id):
             found.append(HistoryEntry("user", exchange.question, exchange.asked))
             if exchange.answer:
                 found.append(HistoryEntry("assistant", exchange.answer, exchange.answered))
@@ -98,6 +98,8 @@ class Conversations:
     def asked(self, phone: str, agent_id: str, id: str, question: str) -> None:
         """Keep a question; `id` is the message's."""
         if not self._most:
+            # Nor what was kept when more was allowed.
+            self.delete(phone, agent_id)
             return
         kept = self._read(phone, agent_id)
         kept.exchanges.append(_Exchange(id, question[:MAX_CHARACTERS], _now()))
@@ -106,6 +108,8 @@ class Conversations:
     def answered(self, phone: str, agent_id: str, id: str, answer: str) -> None:
         """Keep what was answered to it, whole or not. Nothing happens where the question
         was deleted meanwhile."""
+        if not self._most:
+            return
         kept = self._read(phone, agent_id)
         for exchange in reversed(kept.exchanges):
             if exchange.id == id:
@@ -116,7 +120,9 @@ class Conversations:
     def delete(self, phone: str, agent_id: str | None = None) -> None:
         """Delete a phone's conversation with an agent, or all of its conversations."""
         if agent_id is not None:
-            private_files.delete(self._path(phone, agent_id))
+            path = self._path(phone, agent_id)
+            private_files.delete(path)
+            private_files.delete(_aside(path))
             return
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.directory / phone)
@@ -133,6 +139,10 @@ class Conversations:
         digest = hashlib.sha256(agent_id.encode("utf-8", "surrogatepass")).hexdigest()
         return self.directory / phone / f"{digest[:32]}.json"
 
+    def _last(self, phone: str, agent_id: str) -> list[_Exchange]:
+        """What is kept of it, as many as are allowed now: it may have been more."""
+        return self._read(phone, agent_id).exchanges[-self._most :] if self._most else []
+
     def _read(self, phone: str, agent_id: str) -> _File:
         path = self._path(phone, agent_id)
         try:
@@ -144,7 +154,7 @@ class Conversations:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
         # Somebody may want to mend it, and the next question must not wait for that.
-        aside = path.with_suffix(".damaged")
+        aside = _aside(path)
         os.replace(path, aside)
         self._say(f"A conversation cannot be read. It was moved to {aside}, and a new one begins.")
         return _File(_VERSION, agent_id, [])
@@ -165,6 +175,11 @@ class Conversations:
         there = sorted(directory.glob("*.json"), key=lambda path: path.stat().st_mtime)
         for path in there[: len(there) - MAX_AGENTS + 1]:
             private_files.delete(path)
+
+
+def _aside(path: Path) -> Path:
+    """Where a damaged file goes."""
+    return path.with_suffix(".damaged")
 
 
 def _now() -> int:

@@ -95,6 +95,40 @@ def test_no_more_is_kept_than_asked_for(tmp_path: Path, turns: int, left: int) -
     assert len(files(tmp_path)) == (1 if turns else 0)
 
 
+@pytest.mark.parametrize(("turns", "left"), [(4, 2), (1, 1), (0, 0)])
+def test_of_what_was_kept_no_more_is_read_than_is_allowed_now(
+    tmp_path: Path, turns: int, left: int
+) -> None:
+    talk(Conversations(tmp_path), "one", "two", "three")
+    kept = Conversations(tmp_path, turns=turns)
+    everything = ["one", "to one", "two", "to two", "three", "to three"]
+    assert said(kept) == everything[6 - 2 * left :]
+    assert [turn.content for turn in kept.turns(PHONE, "")] == everything[6 - 2 * left :]
+
+
+def test_where_nothing_is_kept_any_more_the_next_question_deletes_what_was(
+    tmp_path: Path,
+) -> None:
+    talk(Conversations(tmp_path), "one")
+    talk(Conversations(tmp_path), "else", agent="cook")
+    kept = Conversations(tmp_path, turns=0)
+    kept.asked(PHONE, "", "2", "two")
+    kept.answered(PHONE, "", "2", "to two")
+    assert said(Conversations(tmp_path)) == []
+    assert said(Conversations(tmp_path), "cook") == ["else", "to else"]
+
+
+def test_a_damaged_file_is_deleted_with_its_conversation(tmp_path: Path) -> None:
+    kept = Conversations(tmp_path)
+    talk(kept, "one", agent="cook")
+    (file,) = files(tmp_path)
+    file.write_bytes(b"{")
+    talk(kept, "two", agent="cook")
+    assert len(files(tmp_path)) == 2
+    kept.delete(PHONE, "cook")
+    assert files(tmp_path) == []
+
+
 def test_a_file_is_bounded_in_bytes(tmp_path: Path) -> None:
     kept = Conversations(tmp_path)
     for n in range(30):
