@@ -55,6 +55,17 @@ async def test_a_text_that_starts_over_is_a_new_paragraph(tmp_path: Path) -> Non
         assert await asking.end() == "It is A\n\nNo, B it is."
 
 
+async def test_an_end_in_parts_is_no_second_answer(tmp_path: Path) -> None:
+    async with met(tmp_path) as (gateway, backend):
+        asking = Asking(backend)
+        asked = await gateway.next_question()
+        await asked.chat("delta", deltaText="Let me look. ")
+        await asked.chat("delta", deltaText="It is 5.")
+        parts = [{"type": "text", "text": text} for text in ("Let me look. ", "It is 5.")]
+        await asked.chat("final", message={"role": "assistant", "content": parts})
+        assert await asking.end() == "Let me look. It is 5."
+
+
 async def test_events_before_the_response_are_not_lost(tmp_path: Path) -> None:
     async with met(tmp_path) as (gateway, backend):
         late = asyncio.Event()

@@ -32,6 +32,11 @@ def whole(text: str) -> dict[str, Any]:
         ([{"deltaText": "A b"}, {"message": "A"}, {"message": "A d"}], ["A b", "", "\n\nA d"]),
         # White space at the end comes and goes.
         ([{"deltaText": "A \n"}, {"message": "A"}, {"message": "A\n\nB"}], ["A \n", "", "\n\nB"]),
+        # Nor is it the same where the parts of a message are joined.
+        ([{"deltaText": "A."}, {"message": "A.\n\nB"}, {"deltaText": "C"}], ["A.", "\n\nB", "C"]),
+        ([{"deltaText": "A.B"}, {"message": "A.\n\nB"}, {"deltaText": " C"}], ["A.B", "", " C"]),
+        ([{"deltaText": "A.  B"}, {"message": "A."}, {"message": "A. B c"}], ["A.  B", "", " c"]),
+        ([{"deltaText": "A.\n\nB"}, {"message": "A. B"}, {"message": "A"}], ["A.\n\nB", "", ""]),
         ([{"message": None}, {"deltaText": 7}, {}], ["", "", ""]),
     ],
 )
@@ -48,6 +53,12 @@ def test_a_phone_gets_what_it_lacks(payloads: list[dict[str, Any]], said: list[s
         ("All of it \n", "All of it", ""),
         # The end may hold the last part alone.
         ("Let me look.\n\nFound.", "Found.", ""),
+        ("Let me look.\n\nIt  is 5.", "It is 5.", ""),
+        # Its parts may be joined in another way, and its white space tidied.
+        ("Let me look. It is 5.", "Let me look. \n\nIt is 5.", ""),
+        ("Let me look.It is 5.", "Let me look.\n\nIt is 5.", ""),
+        ("Let me look. It is", "Let me look.\n\nIt is 5.", " 5."),
+        ("One\n\ntwo  three\n", "One\ntwo three", ""),
         ("Quite another", "All of it", "\n\nAll of it"),
         ("One and two", "One", "\n\nOne"),
     ],

@@ -2,7 +2,8 @@
 
 The gateway sends pieces (`deltaText`) or all of the text so far (`message`), and may take
 back what it had sent (`replace`). What a phone has, it keeps: a text that goes on from there
-is continued, and one that does not is said again as a new paragraph.
+is continued, whatever white space it has, and one that does not is said again as a new
+paragraph.
 """
 
 from __future__ import annotations
@@ -68,17 +69,31 @@ class RunText:
             missing = whole[len(self.said) :]
             self.said = whole
             return missing
-        # White space at the end comes and goes while a text grows.
-        stem = self.said.rstrip()
-        if whole.startswith(stem):
-            missing = whole[len(stem) :]
+        # White space comes and goes while a text grows, and where its parts are joined.
+        said, now = _solid(self.said), _solid(whole)
+        if now.startswith(said):
+            missing = whole[_behind(whole, len(said)) :]
             if not missing.strip():
                 return ""
             self.said = whole
             return missing
         # The last part alone of what the phone has: nothing is lacking. Less than it has: the
         # rest was taken back, and what comes in its place is said when it is known.
-        if stem.endswith(whole.strip()) or (not final and stem.startswith(whole.rstrip())):
+        if said.endswith(now) or (not final and said.startswith(now)):
             return ""
         self.said = whole
         return f"\n\n{whole}"
+
+
+def _solid(text: str) -> str:
+    """A text without its white space."""
+    return "".join(text.split())
+
+
+def _behind(text: str, characters: int) -> int:
+    """Where so many characters end, those of white space not counted."""
+    end = 0
+    while characters:
+        characters -= not text[end].isspace()
+        end += 1
+    return end
