@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from coralmux.bridge import AgentSpec, Finding
 from tests.bridge.asking import findings, outcome, question, started
-from tests.bridge.doubles.chat_server import ChatServer, chat_server, refuses, says
+from tests.bridge.doubles.chat_server import ChatServer, chat_server, delta, refuses, says
+from tests.bridge.doubles.http_exchange import Exchange
+from tests.support.client import SOON
 from tests.support.process import free_port
 
 
@@ -21,7 +26,7 @@ async def test_a_server_that_works_is_said_to(tmp_path: Path) -> None:
         found = await checked(server, tmp_path, model="small")
         assert [finding.good for finding in found] == [True, True]
         assert "The model small answers" in found[1].text
-        assert server.asked[0]["max_tokens"] == 1
+        assert server.asked[0]["max_tokens"] == 16
 
 
 async def test_a_server_that_does_not_run_is_found_out(tmp_path: Path) -> None:
@@ -38,11 +43,66 @@ async def test_a_server_that_does_not_run_is_found_out(tmp_path: Path) -> None:
 async def test_an_unknown_model_is_answered_with_those_that_are_like_it(tmp_path: Path) -> None:
     async with chat_server() as server:
         server.models = ["llama3.2:1b", "mistral", "llama3.2"]
+        server.answer = refuses(404, {"error": {"message": 'model "lama3.2" not found'}})
         found = await checked(server, tmp_path, model="lama3.2")
         assert [finding.good for finding in found] == [True, False]
         assert "does not know the model 'lama3.2'" in found[1].text
         assert "such as llama3.2, llama3.2:1b" in found[1].remedy
-        assert server.asked == []
+
+
+async def test_a_model_that_the_server_lists_by_another_name_is_tried(tmp_path: Path) -> None:
+    async with chat_server() as server:
+        server.models = ["llama3.2:latest"]
+        found = await checked(server, tmp_path, model="llama3.2")
+    assert [finding.good for finding in found] == [True, True]
+    assert "The model llama3.2 answers" in found[1].text
+
+
+async def test_a_listed_model_that_is_refused_is_not_named_as_its_own_remedy(
+    tmp_path: Path,
+) -> None:
+    async with chat_server() as server:
+        server.answer = refuses(404, {"error": {"message": "model 'small' not found"}})
+        found = await checked(server, tmp_path, model="small")
+    assert "does not know the model 'small'" in found[1].text
+    assert found[1].remedy == "Choose another one, or have it loaded there."
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Could not finish the message because max_tokens or model output limit was reached.",
+        "max_completion_tokens is too small: it has to leave room for thoughts.",
+    ],
+)
+async def test_a_model_that_wants_more_than_a_few_tokens_is_tried_without_a_limit(
+    tmp_path: Path, said: str
+) -> None:
+    async def answer(exchange: Exchange) -> None:
+        limited = {"max_tokens", "max_completion_tokens"} & set(exchange.json)
+        await (refuses(400, {"error": {"message": said}}) if limited else endless)(exchange)
+
+    # Nobody waits for all that it says then.
+    async def endless(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.send(delta("Hello"))
+        await exchange.gone()
+
+    async with chat_server() as server:
+        server.answer = answer
+        async with asyncio.timeout(SOON):
+            found = await checked(server, tmp_path, model="small")
+    assert "The model small answers" in found[1].text
+
+
+async def test_a_limit_of_the_operator_s_own_is_not_left_out_of_questions(tmp_path: Path) -> None:
+    async with chat_server() as server:
+        server.answer = refuses(400, {"error": {"message": "max_tokens: at least 16"}})
+        async with started(
+            "openai", tmp_path, base_url=server.base_url, model="small", max_tokens=9
+        ) as backend:
+            assert "at least 16" in (await outcome(backend, question())).error
+        assert {asked["max_tokens"] for asked in server.asked} == {9}
 
 
 async def test_a_wrong_key_is_found_out(tmp_path: Path) -> None:

@@ -16,13 +16,21 @@ from coralmux.bridge.backend import AgentSpec, Backend, Finding, Piece, Place, Q
 from coralmux.bridge.profiles import DEFAULT, Profile, Profiles
 from coralmux.bridge.web import completions
 from coralmux.bridge.web.client import ServerSettings, numbers
-from coralmux.bridge.web.completion_server import CompletionServer, TooLong
+from coralmux.bridge.web.completion_server import (
+    CompletionServer,
+    LimitRefused,
+    TooLong,
+    UnknownModel,
+)
 from coralmux.bridge.web.completions import CompletionReader
 from coralmux.bridge.web.failures import Failure
 from coralmux.text import one_line
 
 # Seconds that a model may take for its first token while it is tried: it may be loaded then.
 _TRY_SECONDS = 90
+
+# What it may say then. Some refuse to say less.
+_TRY_TOKENS = 16
 
 
 class OpenaiSettings(ServerSettings, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -124,14 +132,14 @@ class OpenaiBackend(Backend):
             models = await self._server.models()
             yield Finding(True, f"The AI server at {settings.address} answers.")
             model = settings.model or await self._any_model()
-            if models and model not in models:
-                yield _unknown_model(model, models)
-                return
             started = time.monotonic()
             async with asyncio.timeout(settings.connect_timeout + _TRY_SECONDS):
                 await self._try(model)
             seconds = time.monotonic() - started
             yield Finding(True, f"The model {one_line(model)} answers (in {seconds:.1f} s).")
+        except UnknownModel as failure:
+            # Only now: servers answer to names that they do not list.
+            yield _unknown_model(failure, model, models or [])
         except Failure as failure:
             yield Finding(False, failure.what, failure.remedy)
         except TimeoutError:
@@ -142,13 +150,19 @@ class OpenaiBackend(Backend):
             )
 
     async def _try(self, model: str) -> None:
-        """Let it say one token."""
-        body = {"model": model, "max_tokens": 1, "messages": completions.messages("", (), _HI)}
+        """Let it begin to answer."""
+        body = {"model": model, "messages": completions.messages("", (), _HI)}
         try:
-            async for _ in self._server.answer(body, CompletionReader()):
-                pass
+            try:
+                await self._begin(body | {"max_tokens": _TRY_TOKENS})
+            except LimitRefused:
+                await self._begin(body)
         except TooLong:
             raise _too_long(False) from None
+
+    async def _begin(self, body: dict[str, Any]) -> None:
+        async with contextlib.aclosing(self._server.answer(body, CompletionReader())) as pieces:
+            await anext(pieces, None)
 
     async def agents(self) -> list[AgentProfile]:
         default = await self._profile(DEFAULT)
@@ -209,7 +223,9 @@ def _shown_usage(reader: CompletionReader) -> dict[str, Any]:
     return shown
 
 
-def _unknown_model(model: str, models: list[str]) -> Finding:
+def _unknown_model(failure: UnknownModel, model: str, models: list[str]) -> Finding:
+    if not models or model in models:
+        return Finding(False, failure.what, failure.remedy)
     close = difflib.get_close_matches(model, models, n=3, cutoff=0.4) or models[:5]
     return Finding(
         False,

@@ -37,13 +37,22 @@ _UNKNOWN_MODEL = re.compile(
     r"|(unknown|invalid|no such|not a valid)[ _]model",
     re.IGNORECASE,
 )
-
+# ... that it has to be allowed more of an answer, or less, ...
+_LIMIT = re.compile(r"max_\w*tokens|(output|tokens?) limit", re.IGNORECASE)
 # ... and that it does not see.
 _NO_EYES = re.compile(r"image|vision|multi-?modal", re.IGNORECASE)
 
 
 class TooLong(Exception):
     """The conversation is longer than the model takes."""
+
+
+class UnknownModel(Failure):
+    """The server does not have the model."""
+
+
+class LimitRefused(Failure):
+    """The server does not take the `max_tokens` of the question."""
 
 
 class CompletionServer:
@@ -165,7 +174,7 @@ class CompletionServer:
             return TooLong()
         words = failures.quoted(failures.words(said, self._settings))
         if body and status in (400, 404, 422) and _UNKNOWN_MODEL.search(text):
-            return Failure(
+            return UnknownModel(
                 f"The AI server does not know the model {one_line(body['model'])[:100]!r}." + words,
                 "Choose another one, or have it loaded there.",
             )
@@ -175,6 +184,8 @@ class CompletionServer:
                 "Ask in words, or choose a model that sees.",
             )
         failure = failures.of_status(response, said, self._settings)
+        if "max_tokens" in body and status in (400, 422) and _LIMIT.search(text):
+            return LimitRefused(failure.what, failure.remedy)
         if status in (404, 405) and not self._settings.root.endswith("/v1"):
             return Failure(failure.what, "Check base_url; mostly it ends in /v1.")
         return failure
