@@ -115,6 +115,57 @@ async def test_tools_are_shown(apps: AppFiles, tmp_path: Path) -> None:
     assert ("clock", "done") in found.tools
 
 
+# What is said is given; its pieces are told to CrewAI's bus as its own models tell them.
+STREAMS = """
+    from crewai.llms.base_llm import llm_call_context
+
+    class Streamer(Teller):
+        def call(self, messages, *more, from_task=None, from_agent=None, **named):
+            said = super().call(messages)
+            with llm_call_context():
+                for piece in said.split("|"):
+                    self._emit_stream_chunk_event(piece, from_task=from_task, from_agent=from_agent)
+            return said.replace("|", "")
+        async def acall(self, messages, *more, **named):
+            return self.call(messages, *more, **named)
+"""
+
+
+async def test_an_answer_that_a_guardrail_sends_back_is_followed_by_the_next(
+    apps: AppFiles, tmp_path: Path
+) -> None:
+    source = """
+    def short(result):
+        return (True, result.raw) if len(result.raw) < 11 else (False, "Say it shorter.")
+    def app():
+        crew = one(Streamer("Good |morning.", "Good| day."))
+        crew.tasks = [Task(description="{question}", expected_output="A word.",
+                           agent=crew.agents[0], guardrail=short)]
+        return crew
+"""
+    found = await answer(apps, tmp_path, STREAMS + source)
+    assert (found.error, found.text) == ("", "Good morning.\n\nGood day.")
+
+
+async def test_words_before_a_tool_is_called_are_not_said_again(
+    apps: AppFiles, tmp_path: Path
+) -> None:
+    source = """
+    @tool("clock")
+    def clock(city: str) -> str:
+        "The time in a city."
+        return f"It is noon in {city}."
+    says = ('I look. |\\nAction: clock\\nAction Input: {"city": "Paris"}',
+            "Thought: I know.\\nFinal Answer: |Noon| it is.")
+    app = lambda: one(Streamer(*says), tools=[clock])
+"""
+    found = await answer(apps, tmp_path, STREAMS + source)
+    assert found.error == ""
+    assert found.text.startswith("I look.")
+    assert found.text.endswith("\n\nNoon it is.")
+    assert found.text.count("Noon it is.") == 1
+
+
 @pytest.mark.parametrize(
     "made",
     [

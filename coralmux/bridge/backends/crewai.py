@@ -16,6 +16,7 @@ import coralmux
 from coralmux import ToolStatus
 from coralmux.bridge.apps.failures import explain, locate
 from coralmux.bridge.apps.final_answer import FinalAnswer, same
+from coralmux.bridge.apps.graph_stream import BETWEEN
 from coralmux.bridge.apps.loading import app_directory, call, load
 from coralmux.bridge.apps.threads import LoopThread
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
@@ -186,9 +187,9 @@ class _Run:
         self._loop = loop
         self._came: asyncio.Queue[Piece | None] = asyncio.Queue()
         self._last_task = ""
-        self._call = ""
+        self._heard = self._speaks = ""  # the last call, and the last that said anything
         self._answer = FinalAnswer()
-        self._said = ""
+        self._said = ""  # in the latter
         self._steps: dict[str, str] = {}
 
     async def kickoff(self, make: Callable[[], Any], inputs: dict[str, str]) -> dict[str, int]:
@@ -210,7 +211,8 @@ class _Run:
                 pass
             output = output.result
         if not same(self._said, output.raw):
-            self._tell(f"\n\n{output.raw}" if self._said else output.raw)
+            self._begin()
+            self._tell(output.raw)
         used = output.token_usage
         names = ("prompt_tokens", "completion_tokens", "total_tokens")
         return {name: count for name in names if (count := getattr(used, name, 0))}
@@ -230,9 +232,12 @@ class _Run:
         if event.tool_call is not None or str(event.task_id) != self._last_task:
             return
         call = getattr(event, "call_id", "")
-        if call != self._call:
-            self._call, self._answer = call, FinalAnswer()
+        if call != self._heard:
+            self._heard, self._answer = call, FinalAnswer()
         if text := self._answer.feed(event.chunk):
+            if self._speaks != self._heard:
+                self._speaks = self._heard
+                self._begin()
             self._tell(text)
 
     def step(self, id: str, name: str, status: str) -> None:
@@ -246,6 +251,12 @@ class _Run:
             self._came.put_nowait(ToolStatus(name, status))  # type: ignore[arg-type]
 
         self._loop.call_soon_threadsafe(change)
+
+    def _begin(self) -> None:
+        """Another call speaks: what it says stands by itself."""
+        if self._said:
+            self._loop.call_soon_threadsafe(self._came.put_nowait, BETWEEN)
+        self._said = ""
 
     def _tell(self, text: str) -> None:
         self._said += text
