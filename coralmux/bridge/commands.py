@@ -42,7 +42,8 @@ Start here:
 
 \b
 Or all in one, with an AI that needs no more than this:
-  coralmux-agent run --relay wss://relay.example.com --backend openai --model llama3.2
+  coralmux-agent run --relay wss://relay.example.com --backend openai \\
+      --base-url http://127.0.0.1:11434/v1 --model llama3.2
 
 `coralmux-agent check` finds out what is wrong when something is. To try the line without
 any AI: coralmux-agent run --backend echo.

@@ -45,7 +45,7 @@ def editing(path: Path) -> Iterator[ConfigFile]:
 
 
 class ConfigFile:
-    """The file as it is now; one that is not there counts as what `init` writes.
+    """The file as it is now; one that is not there is made with examples.
 
     Every method that changes it writes it whole, or raises ConfigError and leaves it.
     """
@@ -60,8 +60,8 @@ class ConfigFile:
         return config.phones_of(self._path, config.parse(self._path, self._text))
 
     def prepare(self, *, relay: str) -> None:
-        """Write it as it is, or as `init` does with this relay: can it be written at all?"""
-        self._write(template.config(relay=relay) if self.is_new else self._text)
+        """Write it as it is, or a new one with this relay: can it be written at all?"""
+        self._write(template.config(relay=relay, tables=False) if self.is_new else self._text)
 
     def undo(self) -> None:
         """Take a file away again that was not there before."""
@@ -91,7 +91,8 @@ class ConfigFile:
             del document["phone"][before.index(phone)]
             if len(before) == 1:
                 del document["phone"]
-            text = tomlkit.dumps(document)
+            # An agent that runs takes an empty file for one that is being written.
+            text = tomlkit.dumps(document) or "\n"
         except (TOMLKitError, KeyError, IndexError, TypeError):
             raise self._by_hand() from None
         self._change(text, tuple(one for one in before if one != phone))

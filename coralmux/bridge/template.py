@@ -1,4 +1,4 @@
-"""The config that `coralmux-agent init` writes: every key, with what it means."""
+"""The config that `coralmux-agent init` and `pair` write: every key, with what it means."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ _HEAD = """\
 # To begin, write the name of one of the tables below behind `backend =`, and see to that
 # table. `coralmux-agent check` says what is missing; docs/agent.md and docs/backends.md tell
 # the rest.
-#
+{how}#
 # "${NAME}" in a value is the environment variable NAME, "${NAME:-x}" is x where that is not
 # set, and $$ is a dollar sign. The environment wins over this file: CORALMUX_AGENT_NAME over
 # name, CORALMUX_AGENT_OPENAI_MODEL over model in [openai], and so on.
 #
 # The links of your phones come at the end, and are secret: keep this file to yourself.
+"""
+
+_HOW_TABLES = """\
+#
+# The tables have no effect as they are: of the one that you choose, take away the # of its
+# name and settings, where no space is behind it.
 """
 
 # What has a # before it may be left out; it is an example, or what counts then.
@@ -96,14 +102,19 @@ def as_toml(value: str | float | bool) -> str:
     return tomlkit.item(plain).as_string()
 
 
-def config(*, backend: str = "", relay: str = "") -> str:
-    """The file's text; `backend` may be one that is not described here."""
+def config(*, backend: str = "", relay: str = "", tables: bool = True) -> str:
+    """The file's text; `backend` may be one that is not described here.
+
+    Without `tables` those of the backends have no effect, for a file that nobody has looked
+    through yet: its examples must not mix with what options and the environment say.
+    """
     chosen: dict[str, str] = {"backend": escaped(backend), "relay": escaped(relay)}
-    lines = [_HEAD]
+    lines = [_HEAD.replace("{how}", "" if tables else _HOW_TABLES)]
     for key in KEYS:
         value = as_toml(chosen.get(key.name, key.default))
         lines.append(f"{f'{key.name} = {value}':<39} # {key.meaning}")
-    text = "\n".join(lines) + "\n" + _BACKENDS
+    settings = _BACKENDS if tables else re.sub(r"^(?=[\[\w])", "#", _BACKENDS, flags=re.MULTILINE)
+    text = "\n".join(lines) + "\n" + settings
     if backend and not re.search(rf"^\[{re.escape(backend)}\]$", text, re.MULTILINE):
         text += f"\n[{backend}]\n"
     return text

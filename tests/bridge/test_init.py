@@ -53,6 +53,16 @@ def test_a_backend_of_somebody_else_gets_a_table(tmp_path: Path) -> None:
     assert tomllib.loads(template.config(backend="parrot"))["parrot"] == {}
 
 
+def test_the_tables_of_a_config_that_nobody_asked_for_are_there_to_be_taken_in() -> None:
+    written = template.config(tables=False)
+    assert list(tomllib.loads(written)) == [key.name for key in KEYS]
+    said = "have no effect as they are"
+    assert said in written
+    assert said not in template.config()
+    body = re.sub(r"^#(?! |$)", "", written, flags=re.MULTILINE)
+    assert tomllib.loads(body) == tomllib.loads(template.config())
+
+
 def init(home: Path, *arguments: str) -> int:
     return run(["init", "--data-dir", str(home), *arguments])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from coralmux import FileStore, PairingLink, PairingState
-from coralmux.bridge.config import load_phones
+from coralmux.bridge.config import load, load_phones
 from coralmux.bridge.phones import PairedPhone
 from tests.bridge.agent_command import PATIENCE, Home, plain
 from tests.bridge.doubles.http_exchange import Exchange, http_server
@@ -71,6 +71,16 @@ async def test_a_relay_that_is_open_to_everybody_gives_a_token(
     assert "Next, start the agent: coralmux-agent run" in again.err
     assert [one.name for one in paired(home)] == ["My phone", "Tablet"]
     assert paired(home)[1].link.relay == link.relay
+
+
+@pytest.mark.parametrize("backend", ["openai", "langchain", "command"])
+async def test_the_config_that_pairing_makes_decides_nothing_about_the_ai(
+    relay: RelayProcess, home: Home, backend: str
+) -> None:
+    ended = await home.agent("pair", "--relay", relay.url, "--token", relay.token())
+    assert ended.status == 0, ended.err
+    chosen = load(home.config, home.data, overrides={"backend": backend}, environ={})
+    assert chosen.settings == {}
 
 
 async def test_a_relay_of_ones_own_gives_a_token_for_its_admin_key(
