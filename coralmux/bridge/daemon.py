@@ -42,6 +42,9 @@ DONE, FAILED, REFUSED = 0, 1, 2
 # Seconds between two looks at the config.
 _WATCH_SECONDS = 1.0
 
+# Its terminal was closed; Windows has no signal for that.
+_HANGUP = getattr(signal, "SIGHUP", None)
+
 # Seconds that is waited at the end for what was left behind.
 _LEAVE_SECONDS = 2.0
 
@@ -102,6 +105,7 @@ class _Daemon:
         self._main: asyncio.Task[int] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
+        self._stamp = _stamp(config)
 
     async def run(self) -> int:
         place = Place(
@@ -198,10 +202,12 @@ class _Daemon:
         async with self._changing:
             return bool(self._agent.pairings)
 
-    def _leave(self) -> None:
+    def _leave(self, number: int) -> None:
         """Asked to leave; asked again, leave at once."""
         if self._main is None or self._main.done():
             return
+        if self._leaving is not None and number == _HANGUP:
+            return  # system and shell both tell of a closed terminal
         if self._leaving is not None or not self._agent.pairings:
             self._log.tell("leaving", "Leaving at once.")
             self._service.stop_seconds = _HURRIED_SECONDS
@@ -269,26 +275,40 @@ class _Daemon:
     # The config.
 
     async def _watch(self) -> None:
-        seen = _stamp(self._config)
+        before = self._stamp
         while self._leaving is None:
             await asyncio.sleep(_WATCH_SECONDS)
             await asyncio.to_thread(self._write)
-            if self._reload is None or (now := _stamp(self._config)) == seen:
-                continue
-            seen = now
-            try:
-                config = await asyncio.to_thread(self._reload)
-            except (ConfigError, OSError) as error:
-                self._log.warn(f"The config was changed and is not taken: {error}")
-                continue
-            async with self._changing:
-                await self._change(config.phones)
-            if replace(config, phones=()) != replace(self._config, phones=()):
-                self._log.warn(
-                    "The config was changed. Phones are taken on and let go as it says; "
-                    "the rest holds from the next start on."
-                )
-            self._config = config
+            now = _stamp(self._config)
+            # Editors empty a file, or take it away, before they write it: only what two looks
+            # agree on is taken.
+            if self._reload is not None and now == before != self._stamp:
+                await self._look(self._reload)
+            before = now
+
+    async def _look(self, reload: Callable[[], Config]) -> None:
+        """Take what has changed in the config."""
+        stamp = _stamp(self._config)
+        try:
+            if stamp is None or not stamp[1]:
+                path = self._config.path
+                raise ConfigError(f"{path} is {'empty' if stamp else 'missing'}.")
+            config = await asyncio.to_thread(reload)
+        except (ConfigError, OSError) as error:
+            self._stamp = stamp
+            self._log.warn(f"The config was changed and is not taken: {error}")
+            return
+        if _stamp(self._config) != stamp:
+            return  # changed again while it was read
+        self._stamp = stamp
+        async with self._changing:
+            await self._change(config.phones)
+        if replace(config, phones=()) != replace(self._config, phones=()):
+            self._log.warn(
+                "The config was changed. Phones are taken on and let go as it says; "
+                "the rest holds from the next start on."
+            )
+        self._config = config
 
     def _write(self, *, at_once: bool = False) -> None:
         with contextlib.suppress(OSError):
@@ -325,15 +345,19 @@ def _stamp(config: Config) -> tuple[int, int, int] | None:
 
 
 @contextlib.contextmanager
-def _signals(leave: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile, SIGINT and SIGTERM call this in the running loop."""
+def _signals(leave: Callable[[int], None]) -> Iterator[None]:
+    """Meanwhile, signals to leave call this in the running loop, with their number."""
     loop = asyncio.get_running_loop()
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Ignored is what nohup makes it.
+    if _HANGUP is not None and signal.getsignal(_HANGUP) != signal.SIG_IGN:
+        numbers.append(_HANGUP)
 
     def handle(number: int, frame: FrameType | None) -> None:
         # Not `loop.add_signal_handler`: Windows has none.
-        loop.call_soon_threadsafe(leave)
+        loop.call_soon_threadsafe(leave, number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -198,6 +198,34 @@ async def test_asked_twice_it_leaves_at_once(relay: RelayProcess, tmp_path: Path
             await task
 
 
+async def test_a_closed_terminal_lets_running_answers_end_too(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    async with (
+        bridge(relay, tmp_path, slow_config(tmp_path)) as there,
+        there.phone() as phone,
+    ):
+        task = await begun(phone.ask("?"))
+        there.signal(signal.SIGHUP)
+        await there.says("may end first")
+        there.signal(signal.SIGHUP)  # of the shell, behind the system's
+        (tmp_path / "go").touch()
+        assert await task == "begun\nended\n"
+        assert await there.ended() == 0
+
+
+async def test_under_nohup_a_closed_terminal_is_nothing(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        async with bridge(relay, tmp_path) as there, there.phone() as phone:
+            there.signal(signal.SIGHUP)
+            assert await phone.ask("Hello") == "Hello"
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_a_second_agent_on_the_same_directory_is_refused(
     relay: RelayProcess, tmp_path: Path
 ) -> None:
@@ -319,3 +347,29 @@ async def test_a_config_that_breaks_is_told_once_and_the_old_one_holds(watched: 
         await watched.says("the rest holds from the next start on")
         assert await phone.ask("Hello") == "Hello"
     assert watched.output().count("is not taken") == 1
+
+
+@pytest.mark.parametrize("how", ["empty", "missing"])
+async def test_a_config_that_is_gone_lets_no_phone_go(watched: Bridge, how: str) -> None:
+    before = watched.config.read_text()
+    if how == "empty":
+        watched.config.write_text("")
+    else:
+        watched.config.unlink()
+    await watched.says(f"is not taken: {watched.config} is {how}.")
+    async with watched.phone(0) as phone:
+        assert await phone.ask("Hello") == "Hello"
+    watched.config.write_text('name = "Another"\n' + before)
+    await watched.says("the rest holds from the next start on")
+    assert ": let go." not in watched.output()
+
+
+async def test_a_config_that_is_being_written_is_not_taken_by_halves(watched: Bridge) -> None:
+    before = watched.config.read_text()
+    half = 'backend = "echo"\n'  # a whole config by itself, and its phones are still to come
+    for n in range(30):
+        watched.config.write_text(half + "#" * n)
+        await asyncio.sleep(0.1)
+    watched.config.write_text('name = "Another"\n' + before)
+    await watched.says("the rest holds from the next start on")
+    assert ": let go." not in watched.output()
