@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from coralmux import Attachment, ToolStatus
-from tests.bridge.doubles.openclaw_gateway import OpenclawGateway, Refused, message
+from coralmux.bridge.openclaw import gateway as connecting
+from tests.bridge.doubles.openclaw_gateway import Asked, OpenclawGateway, Refused, message
 from tests.bridge.openclaw import Asking, backend_at, met
 from tests.support.waiting import eventually
 
@@ -82,6 +83,44 @@ async def test_events_before_the_response_are_not_lost(tmp_path: Path) -> None:
         late.set()
         await gateway.chat(gateway.requests[0][1]["idempotencyKey"], "final")
         assert await asking.end() == "Early"
+
+
+async def test_a_late_response_ends_no_answer_that_is_coming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_REQUEST_SECONDS", 0.5)
+    async with met(tmp_path) as (gateway, backend):
+
+        async def never(params: dict[str, Any]) -> None:
+            gateway.asked.put_nowait(Asked(gateway, params))
+            await asyncio.Event().wait()
+
+        gateway.answers["chat.send"] = never
+        asking = Asking(backend)
+        asked = await gateway.next_question()
+        await asked.chat("delta", deltaText="One")
+        # Of a question that was asked later nothing has come at all.
+        later = Asking(backend, id="later", agent_id="later")
+        assert "has not answered for" in await later.failure()
+        await asked.chat("delta", deltaText=" two")
+        await asked.chat("final")
+        assert await asking.end() == "One two"
+
+
+@pytest.mark.slow
+async def test_a_large_file_may_take_its_time_on_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_REQUEST_SECONDS", 0.5)
+    async with met(tmp_path) as (gateway, backend):
+        await gateway.connected()
+        gateway.pause()
+        film = Attachment("film.bin", "application/octet-stream", bytes(12_000_000))
+        asking = Asking(backend, attachments=(film,))
+        await asyncio.sleep(0.8)
+        gateway.go_on()
+        await (await gateway.next_question()).whole("Seen")
+        assert await asking.end() == "Seen"
 
 
 async def test_tools_are_shown_by_name_and_once(tmp_path: Path) -> None:

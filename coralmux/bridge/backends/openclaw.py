@@ -22,7 +22,7 @@ from coralmux.bridge.openclaw import rows
 from coralmux.bridge.openclaw.following import Following, Runs
 from coralmux.bridge.openclaw.frames import part
 from coralmux.bridge.openclaw.gateway import PROTOCOL, Gateway
-from coralmux.bridge.openclaw.trouble import Trouble
+from coralmux.bridge.openclaw.trouble import NoResponse, Trouble
 from coralmux.text import duration
 
 # What an id may be: anything else could lead to a session that is not meant for phones.
@@ -117,6 +117,8 @@ class OpenclawBackend(Backend):
         try:
             while not following.over:
                 came = await queue.get()
+                if isinstance(came, NoResponse) and following.heard:
+                    continue  # the question has arrived, for its answer comes
                 if isinstance(came, Trouble):
                     raise came
                 if isinstance(came, tuple):

@@ -70,7 +70,8 @@ class Runs:
 
 class Following:
     """Follows `run`. `over` says that it has ended well, `lacking` that the phone does not
-    have its text for all that, and `spoke` whether the phone has got any text."""
+    have its text for all that, `spoke` whether the phone has got any text, and `heard` whether
+    anything at all has come of the run."""
 
     def __init__(self, run: str, runs: Runs) -> None:
         self.run = run
@@ -79,6 +80,7 @@ class Following:
         self.usage: dict[str, Any] = {}
         self.over = False
         self.spoke = False
+        self.heard = False
         self._tools: dict[str, tuple[str, float]] = {}
 
     def turn_to(self, run: str, text: str) -> None:
@@ -97,6 +99,7 @@ class Following:
             self.runs.take(payload)
         if payload.get("runId") != self.run or self.over:
             return
+        self.heard = True
         if event == "chat":
             yield from self._chat(payload)
         elif event == "agent" and payload.get("stream") == "tool":

@@ -30,15 +30,24 @@ from coralmux.bridge.openclaw.frames import (
     read_frame,
     request_frame,
 )
-from coralmux.bridge.openclaw.trouble import ASK_AGAIN, Trouble, of_error, of_refusal, words
+from coralmux.bridge.openclaw.trouble import (
+    ASK_AGAIN,
+    NoResponse,
+    Trouble,
+    of_error,
+    of_refusal,
+    words,
+)
 from coralmux.text import duration
 
 PROTOCOL = 4
 ROLE = "operator"
 SCOPES = ("operator.read", "operator.write")
 
-# Seconds for the connection with its handshake, and for the answer to a request.
+# Seconds for the connection with its handshake, for a request on its way (files of 20 MB go
+# along), and from there for the answer to it.
 _HANDSHAKE_SECONDS = 15.0
+_SENDING_SECONDS = 300.0
 _REQUEST_SECONDS = 30.0
 
 # Seconds between attempts: doubled up to the longest.
@@ -144,22 +153,24 @@ class Gateway:
             # Everybody who waits is told by the same one.
             raise trouble.with_traceback(None)
 
-    async def request(
-        self, method: str, params: Mapping[str, Any], seconds: float = _REQUEST_SECONDS
-    ) -> Any:
-        """What the gateway answers. Raises Trouble."""
+    async def request(self, method: str, params: Mapping[str, Any]) -> Any:
+        """What the gateway answers. Raises Trouble, and NoResponse where it does not."""
         await self.ready()
         connection = self._connection
         if connection is None:
             raise self._closed()
         id = str(next(self._ids))
-        answer = self._pending[id] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer = self._pending[id] = loop.create_future()
+        seconds = _SENDING_SECONDS
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 await connection.send(request_frame(id, method, params))
+                seconds = _REQUEST_SECONDS
+                limit.reschedule(loop.time() + seconds)
                 return await answer
         except TimeoutError:
-            raise Trouble(
+            raise NoResponse(
                 f"The OpenClaw gateway has not answered for {duration(seconds)}.",
                 "Try again; if this repeats, look whether it is well: openclaw gateway status",
             ) from None

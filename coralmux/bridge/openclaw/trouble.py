@@ -63,6 +63,10 @@ class Trouble(BackendError):
         self.retry_seconds = retry_seconds
 
 
+class NoResponse(Trouble):
+    """A request was sent, and the time for the response to it is over."""
+
+
 def words(text: object, secrets: tuple[str, ...] = ()) -> str:
     """Words of the gateway: one line, short, without what may be a token."""
     if not isinstance(text, str):

@@ -170,6 +170,15 @@ class OpenclawGateway:
         async with asyncio.timeout(10), self._changed:
             await self._changed.wait_for(lambda: self._ticks >= until)
 
+    def pause(self) -> None:
+        """Take nothing in from now on, until `go_on`."""
+        for connection in self._connections:
+            connection.transport.pause_reading()
+
+    def go_on(self) -> None:
+        for connection in self._connections:
+            connection.transport.resume_reading()
+
     def lose_event(self) -> None:
         """The next event is the one after the next."""
         for seqs in self._connections.values():
