@@ -327,6 +327,21 @@ async def test_a_lost_end_is_found_in_the_history(tmp_path: Path) -> None:
         assert await asking.end() == "One two"
 
 
+async def test_a_run_whose_end_was_lost_holds_no_question(tmp_path: Path) -> None:
+    async with met(tmp_path) as (gateway, backend):
+        await gateway.connected()
+        await gateway.chat("theirs", "delta", deltaText="From another channel")
+        gateway.lose_event()
+        asking = Asking(backend)
+        asked = await gateway.next_question()
+        await asked.chat("final")
+        assert await asking.end() == ""
+        # Nor the next one, which begins after that was noticed.
+        again = Asking(backend, id="again")
+        await (await gateway.next_question()).chat("final")
+        assert await again.end() == ""
+
+
 async def test_a_cancelled_answer_is_stopped_at_the_gateway(tmp_path: Path) -> None:
     async with met(tmp_path) as (gateway, backend):
         asking = Asking(backend)

@@ -74,8 +74,8 @@ class OpenclawBackend(Backend):
             password=self.settings.password,
             say=say,
             on_event=self._on_event,
-            on_gap=lambda: self._tell_all(_LOST),
-            on_end=self._on_end,
+            on_gap=lambda: self._lost(_LOST),
+            on_end=self._lost,
         )
 
     async def start(self) -> None:
@@ -97,11 +97,9 @@ class OpenclawBackend(Backend):
             if session == its_session or run == its_run:
                 queue.put_nowait((event, payload))
 
-    def _on_end(self, trouble: Trouble) -> None:
+    def _lost(self, what: str | Trouble) -> None:
+        """Some events, or the connection. What has ended meanwhile would be waited for."""
         self._runs.clear()
-        self._tell_all(trouble)
-
-    def _tell_all(self, what: str | Trouble) -> None:
         for queue in self._listeners:
             queue.put_nowait(what)
 
@@ -191,7 +189,7 @@ class OpenclawBackend(Backend):
 
     async def _catch_up(self, following: Following, session: str) -> Iterator[str]:
         """What the phone lacks after events were lost."""
-        following.text.sure = False
+        following.lost()
         try:
             history = await self._history(session, _LOOK_BACK)
         except Trouble:

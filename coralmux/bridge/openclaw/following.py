@@ -105,6 +105,11 @@ class Following:
         elif event == "agent" and payload.get("stream") == "tool":
             yield from self._tool(part(payload, "data"))
 
+    def lost(self) -> None:
+        """Events were lost: the end of a run may have been among them."""
+        self.text.sure = False
+        self.runs = Runs()
+
     def is_now(self, whole: str, *, final: bool = False) -> Iterator[str]:
         """The whole text is this."""
         yield from self._said(self.text.is_now(whole, final=final))
