@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import tomlkit
@@ -21,12 +22,16 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+# Seconds that are waited for another command without a word, and between two looks.
+_SILENT_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
+
 
 @contextlib.contextmanager
-def editing(path: Path) -> Iterator[ConfigFile]:
+def editing(path: Path, say: Callable[[str], None]) -> Iterator[ConfigFile]:
     """Have the config to oneself; another process that wants to change it waits until then.
 
-    Raises ConfigError.
+    `say` tells of a wait that is long. Raises ConfigError.
     """
     directory = path.resolve().parent
     try:
@@ -35,13 +40,28 @@ def editing(path: Path) -> Iterator[ConfigFile]:
     except OSError as error:
         raise _not_written(path, error) from None
     try:
-        if fcntl:
-            # Not the file: it is replaced, and then the lock would be on the old one.
+        # Not the file: it is replaced, and then the lock would be on the old one.
+        if fcntl and not _locked(descriptor, _SILENT_SECONDS):
+            say(f"Another command is changing {path}. Waiting for it; Ctrl-C gives up.")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield ConfigFile(path)
     finally:
         if fcntl:
             os.close(descriptor)
+
+
+def _locked(descriptor: int, seconds: float) -> bool:
+    """Whether the lock could be had within this time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True
 
 
 class ConfigFile:

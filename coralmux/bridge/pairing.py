@@ -61,7 +61,7 @@ def pair(home: Home, wish: Wish, say: Callable[[str], None]) -> PairedPhone:
     Raises PairingError, RelayProblem, ConfigError and LinkError; then nothing has changed,
     but for TokenLeftOver. `say` tells of what does not stand in the way.
     """
-    with editing(home.config) as file:
+    with editing(home.config, say) as file:
         name = _free_name(wish, file)
         # Before there is a token: one that cannot be kept is of no use to anybody.
         file.prepare(relay=wish.relay)
@@ -98,12 +98,15 @@ def _pair(
         raise _left_over(relay if wish.admin_key else None, token, why)
 
 
-def unpair(home: Home, phone: PairedPhone, *, admin_key: str = "") -> None:
+def unpair(
+    home: Home, phone: PairedPhone, say: Callable[[str], None], *, admin_key: str = ""
+) -> None:
     """Forget a phone and all that was said with it; with the key the relay's token, too.
+    `say` tells of what takes long.
 
     Raises RelayProblem, after which nothing has changed, ConfigError, StoreError and OSError.
     """
-    with editing(home.config) as file:
+    with editing(home.config, say) as file:
         file.prepare(relay="")
         if admin_key:
             revoke(phone, admin_key)

@@ -280,7 +280,7 @@ def _about(phone: PairedPhone, seen: dict[str, Any]) -> dict[str, Any]:
 def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
     phone = _named(home, name)
     key = _key(admin_key or ("env" if revoke else ""))
-    pairing.unpair(home, phone, admin_key=key)
+    pairing.unpair(home, phone, _say, admin_key=key)
     _say(f"{phone.name!r} is unpaired. Its secret and what was said with it are deleted.")
     if home.is_running and not home.is_followed:
         _say(f"{_other_agent(home)} It was not told: if it serves this phone, stop it.")

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+import threading
 import urllib.request
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,8 +29,9 @@ from coralmux.bridge.relay_failures import Answer, RelayProblem
 
 __all__ = ["Health", "Relay", "RelayProblem", "is_unprotected", "normalised"]
 
-# Seconds for a whole request; relays answer these at once.
+# Seconds for each step of a request, and for the whole of it; relays answer these at once.
 _TIMEOUT = 10.0
+_DEADLINE = 20.0
 # Bytes. What a relay answers here is much shorter.
 _LONGEST_BODY = 256 * 1024
 
@@ -126,15 +130,24 @@ class Relay:
 
     def _ask(self, method: str, path: str, *, admin: bool = False, json: Any = None) -> Answer:
         headers = {"X-Admin-Key": self._admin_key} if admin else {}
-        try:
+
+        def ask() -> Answer:
             with self._client.stream(
                 method, self.base + path, headers=headers, json=json
             ) as response:
-                answer = Answer(response.status_code, response.headers, _body(response))
+                return Answer(response.status_code, response.headers, _body(response))
+
+        try:
+            answer = _within(_DEADLINE, ask)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            problem = relay_failures.of_error(error, self.address, proxied=_is_proxied(self.base))
+            problem = relay_failures.of_error(
+                error,
+                self.address,
+                proxied=_is_proxied(self.base),
+                tls=self.base.startswith("https:"),
+            )
         else:
-            if response.is_success:
+            if 200 <= answer.status < 300:
                 return answer
             problem = relay_failures.of_status(answer, self.address)
         # Outside of the handler: the error knows the request, and that the token.
@@ -147,6 +160,24 @@ class Relay:
         except LinkError:
             pass
         raise relay_failures.no_relay(self.address)
+
+
+def _within(seconds: float, work: Callable[[], Answer]) -> Answer:
+    """What it returns or raises; TimeoutError when it has not come to that by then.
+
+    A thread does it, which is left to itself then: httpx limits each step alone, and looking
+    up a name not at all.
+    """
+    outcome: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="relay request", daemon=True).start()
+    return outcome.result(seconds)
 
 
 def _is_proxied(url: str) -> bool:

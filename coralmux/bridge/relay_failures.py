@@ -74,9 +74,12 @@ def of_setup(error: Exception) -> RelayProblem:
 # No answer
 
 
-def of_error(error: Exception, address: str, *, proxied: bool = False) -> RelayProblem:
-    """Why there is no answer. `proxied` tells that the way leads through a proxy."""
-    problem = _of_error(error, address)
+def of_error(
+    error: Exception, address: str, *, proxied: bool = False, tls: bool = False
+) -> RelayProblem:
+    """Why there is no answer. `proxied` tells that the way leads through a proxy, `tls` that
+    the relay was spoken to by TLS."""
+    problem = _of_error(error, address, tls)
     if proxied and not any(isinstance(cause, ssl.SSLError) for cause in causes(error)):
         problem = RelayProblem(
             problem.what,
@@ -86,7 +89,7 @@ def of_error(error: Exception, address: str, *, proxied: bool = False) -> RelayP
     return problem
 
 
-def _of_error(error: Exception, address: str) -> RelayProblem:
+def _of_error(error: Exception, address: str, tls: bool) -> RelayProblem:
     found = list(causes(error))
     for cause in found:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -107,10 +110,12 @@ def _of_error(error: Exception, address: str) -> RelayProblem:
             f"The proxy on the way to {address} does not do its work.",
             "Ask who runs it.",
         )
-    if isinstance(error, httpx.TimeoutException):
+    if isinstance(error, httpx.TimeoutException | TimeoutError):
+        # One without TLS waits for the rest of what it takes for a request.
+        or_none = " If the relay has no TLS, its address begins with ws://." if tls else ""
         return RelayProblem(
             f"The relay {address} did not answer in time.",
-            "Check its address, the network and the firewall.",
+            f"Check its address, the network and the firewall.{or_none}",
         )
     known = numbers(error)
     if errno.ECONNREFUSED in known:

@@ -178,7 +178,44 @@ async def test_a_relay_that_does_not_answer_is_given_up(monkeypatch: pytest.Monk
         assert "did not answer in time" in str(await problem(url))
 
 
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 201 Made\r\nContent-Length: 999\r\n\r\n"])
+async def test_a_relay_that_answers_drop_by_drop_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("coralmux.bridge.registration._DEADLINE", 0.3)
+    given_up = asyncio.Event()
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(begun)
+        # Whoever waits for the end of it waits longer than the test may take.
+        while not given_up.is_set():
+            writer.write(b"x")
+            await asyncio.sleep(0.02)
+        writer.close()
+
+    async with listening(drip) as port:
+        async with asyncio.timeout(5):
+            said = str(await problem(f"ws://127.0.0.1:{port}"))
+        given_up.set()
+    assert "did not answer in time" in said
+
+
 # TLS
+
+
+async def test_a_relay_that_waits_for_more_than_the_beginning_of_tls_may_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coralmux.bridge.registration._TIMEOUT", 0.1)
+
+    async def wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with listening(wait) as port:
+        assert "begins with ws://" in str(await problem(f"wss://127.0.0.1:{port}"))
+        assert "begins with ws://" not in str(await problem(f"ws://127.0.0.1:{port}"))
 
 
 async def tls_problem(tmp_path: Path, **about: Any) -> str:
