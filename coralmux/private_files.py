@@ -74,6 +74,15 @@ def replace(path: Path, content: bytes) -> None:
     leaves the old file or the new one.
     """
     _sweep(path, older_than=_LEFT_BEHIND_SECONDS)
+    try:
+        _write(path, content)
+    except FileNotFoundError:
+        # Another process that deleted the file took the temporary one, too.
+        _write(path, content)
+    _sync_directory(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(_SUFFIX_BYTES)}")
     try:
         with open(temporary, "xb", opener=_opener("O_NOFOLLOW")) as file:
@@ -89,11 +98,13 @@ def replace(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_directory(path.parent)
 
 
 def delete(path: Path) -> None:
-    """Delete the file, and what a killed process left of it. No error where there is none."""
+    """Delete the file, and what a killed process left of it. No error where there is none.
+
+    A process that is just writing the file writes it all the same.
+    """
     try:
         path.unlink(missing_ok=True)
         _sweep(path, older_than=0)

@@ -311,6 +311,23 @@ def test_what_a_killed_process_left_is_swept_when_it_is_old(files: FileStore) ->
     assert {*files.directory.iterdir()} == {foreign}
 
 
+def test_a_save_that_another_process_forgets_in_the_middle_is_done_all_the_same(
+    files: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, times = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        real(descriptor)
+        times.append(1)
+        if len(times) == 1:
+            files.forget(TOKEN)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.save(TOKEN, STATE)
+    assert files.load(TOKEN) == STATE
+    only_file(files)
+
+
 # Writes big states, told apart by a letter, as fast as it can.
 WRITER = """
 import sys
