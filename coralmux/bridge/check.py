@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import NamedTuple
 
-from coralmux import BackendError
+from coralmux import BackendError, LinkError
 from coralmux.bridge import backends, config, registration
 from coralmux.bridge.backend import Finding, Place
 from coralmux.bridge.backends import BackendUnusable
@@ -82,8 +82,11 @@ def _relays(home: Home) -> Iterator[Checked]:
         )
     urls = dict.fromkeys(phone.link.relay for phone in phones)
     if usual:
-        with contextlib.suppress(ValueError):
+        try:
             urls.setdefault(registration.normalised(usual))
+        except LinkError as error:
+            what = "No phone can be paired at the relay that `relay` names."
+            yield Checked("relay", Finding(False, what, str(error)))
     for url in urls:
         yield from _relay(url, [phone for phone in phones if phone.link.relay == url])
 

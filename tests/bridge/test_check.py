@@ -154,6 +154,14 @@ async def test_a_config_that_cannot_be_used_does_not_keep_the_relay_from_being_c
 # The relay
 
 
+async def test_a_relay_that_is_no_address_is_told_and_not_repeated(home: Home) -> None:
+    home.write(f'relay = "nonsense?token={TOKEN}"\n{config_of()}')
+    found = said(await checked(home))
+    assert "✗ relay: No phone can be paired at the relay that `relay` names." in found
+    assert "must begin with wss://" in found
+    assert TOKEN not in found
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
