@@ -8,6 +8,7 @@ import logging
 import socket
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from coralmux import BackendError
 from coralmux.bridge import Finding, Place
 from coralmux.bridge.backends import make
 from coralmux.bridge.openclaw import gateway as gateway_module
+from coralmux.bridge.openclaw import trouble
 from coralmux.bridge.openclaw.device import Device, DeviceError
 from tests.bridge.doubles.openclaw_gateway import TOKEN, OpenclawGateway
 from tests.bridge.openclaw import Asking, backend_at, met
@@ -46,9 +48,31 @@ async def test_the_handshake_is_as_the_gateway_wants_it(tmp_path: Path) -> None:
     """The double checks every field and the signature, and its faults fail the test."""
     async with met(tmp_path) as (gateway, backend):
         await answered(gateway, Asking(backend))
-        assert gateway.handshakes[0]["auth"] == {"token": TOKEN}
+        (handshake,) = gateway.handshakes
+        assert handshake["auth"] == {"token": TOKEN}
+        assert (handshake["minProtocol"], handshake["maxProtocol"]) == (4, 4)
         kept = tmp_path / "backend" / "device.json"
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+async def test_the_platform_is_signed_in_lower_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "sys", SimpleNamespace(platform="Win32"))
+    async with met(tmp_path) as (gateway, backend):
+        await answered(gateway, Asking(backend))
+        assert gateway.handshakes[0]["client"]["platform"] == "Win32"
+
+
+async def test_a_gateway_on_this_machine_is_reached_by_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with met(tmp_path) as (gateway, backend):
+        await answered(gateway, Asking(backend))
 
 
 async def test_the_device_stays_the_same(tmp_path: Path) -> None:
@@ -176,6 +200,31 @@ async def test_a_gateway_that_lets_nobody_in_is_left_alone_for_that_time(tmp_pat
         for id in "123":
             assert "lets nobody in for 60 s" in await Asking(backend, id=id).failure()
         assert len(gateway.handshakes) == 1
+
+
+async def test_a_wrong_token_is_not_tried_with_every_question(tmp_path: Path) -> None:
+    """Many wrong attempts would lock out others as well."""
+    async with (
+        OpenclawGateway().serving() as gateway,
+        backend_at(gateway.url, tmp_path, token="wrong") as backend,
+    ):
+        for id in "123456":
+            assert "does not take the token" in await Asking(backend, id=id).failure()
+        assert len(gateway.handshakes) == 1
+
+
+async def test_a_token_that_was_refused_is_tried_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trouble, "_WRONG_TOKEN_SECONDS", 0.2)
+    async with (
+        OpenclawGateway().serving() as gateway,
+        backend_at(gateway.url, tmp_path, token="new") as backend,
+    ):
+        await Asking(backend).failure()
+        gateway.token = "new"
+        await gateway.connected()
+        await answered(gateway, Asking(backend))
 
 
 async def test_a_gateway_of_another_version_is_told(tmp_path: Path) -> None:

@@ -200,9 +200,6 @@ class Gateway:
             if not self._ended(trouble):
                 self._settle(trouble)
             self._tell(str(trouble))
-            if trouble.code.startswith("AUTH_"):
-                # Many wrong attempts would lock out others as well.
-                pause = _LONGEST_PAUSE
             await self._rest(pause, trouble)
             pause = min(2 * pause, _LONGEST_PAUSE)
 

@@ -34,6 +34,10 @@ _SET_TOKEN = (
 # Seconds to wait where the gateway lets nobody in and does not say for how long.
 _LOCKED_OUT_SECONDS = 60
 
+# Seconds to wait after a token that was not taken: many wrong attempts would lock out others
+# as well.
+_WRONG_TOKEN_SECONDS = 30
+
 ASK_AGAIN = "Ask again."
 
 
@@ -41,7 +45,7 @@ class Trouble(BackendError):
     """What happened, and what to do. `code` is the gateway's word for it, "" for ours.
 
     `said` are its words about it. `kind` is what is logged: what happened, without them.
-    `retry_seconds` is what the gateway asks to wait before the next attempt.
+    `retry_seconds` is how long there must be no other attempt, whoever asks.
     """
 
     def __init__(
@@ -126,6 +130,8 @@ def of_refusal(error: Mapping[str, Any], secrets: tuple[str, ...]) -> Trouble:
     seconds = min(max(retry, 0) / 1000, 3600) if isinstance(retry, int | float) else 0
     if code == "AUTH_RATE_LIMITED":
         seconds = seconds or _LOCKED_OUT_SECONDS
+    elif code.startswith("AUTH_"):
+        seconds = seconds or _WRONG_TOKEN_SECONDS
     what, remedy = _of_code(code, details, seconds)
     said = ""
     if not what:
