@@ -24,7 +24,7 @@ from coralmux import (
     StoreError,
     events,
 )
-from coralmux.bridge import backends
+from coralmux.bridge import backends, serving
 from coralmux.bridge.answering import finished
 from coralmux.bridge.backend import Backend, Place
 from coralmux.bridge.backends import BackendUnusable
@@ -143,6 +143,7 @@ class _Daemon:
         self._service.attach(self._agent)
         self._agent.on_event(self._event)
         try:
+            await self._announce()
             if not await self._started(backend):
                 return FAILED
             for phone in self._phones:
@@ -163,6 +164,8 @@ class _Daemon:
             await self._service.close()
             await finished(backend.stop(), _LEAVE_SECONDS)
             self._write(at_once=True)
+            with contextlib.suppress(OSError):
+                serving.withdraw(self._config.directory)
 
     async def _started(self, backend: Backend) -> bool:
         try:
@@ -260,6 +263,11 @@ class _Daemon:
         self._reports.forget(phone.link)
         self._seen.forget(phone.key)
 
+    async def _announce(self) -> None:
+        keys = [phone.key for phone in self._phones]
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(serving.announce, self._config.directory, keys)
+
     def _event(self, link: PairingLink, event: object) -> None:
         self._reports.event(link, event)
         if isinstance(event, events.Established):
@@ -325,6 +333,7 @@ class _Daemon:
             if phone.link not in links:
                 self._log.tell("taken_on", f"{phone.name}: taken on.", phone=phone.name)
                 self._take_on(phone)
+        await self._announce()
 
 
 def _named(links: Sequence[PairingLink], config: Config) -> list[PairedPhone]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from coralmux.bridge.home import Home
 from coralmux.bridge.phones import DEFAULT_NAME, PairedPhone
 from coralmux.bridge.registration import Relay
 from coralmux.bridge.relay_failures import RelayProblem
+from coralmux.bridge.serving import served
 
 # Seconds that a running agent gets to notice that a phone is unpaired, and between two looks
-# at whether it has. It looks at the config once a second.
+# at whether it has. It looks at the config once a second, and takes what two looks agree on.
 _LET_GO_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 
@@ -114,7 +114,7 @@ def unpair(
         home.store.forget(phone.link.token)
         file.remove(phone)
     if home.is_followed:
-        _until_let_go(phone)
+        _until_let_go(home, phone)
         # The end of its connection has written it once more.
         home.store.forget(phone.link.token)
     else:
@@ -124,12 +124,11 @@ def unpair(
     home.conversations.delete(phone.key)
 
 
-def _until_let_go(phone: PairedPhone) -> None:
-    """Wait until the running agent has left this pairing at the relay, a few seconds at most."""
+def _until_let_go(home: Home, phone: PairedPhone) -> None:
+    """Wait until the running agent serves the phone no more, a few seconds at most."""
     deadline = time.monotonic() + _LET_GO_SECONDS
-    with contextlib.suppress(RelayProblem), Relay(phone.link.relay) as relay:
-        while relay.online(phone.link.token)["agent"] and time.monotonic() < deadline:
-            time.sleep(_LOOK_SECONDS)
+    while phone.key in served(home.directory) and home.is_running and time.monotonic() < deadline:
+        time.sleep(_LOOK_SECONDS)
 
 
 def revoke(phone: PairedPhone, admin_key: str) -> None:

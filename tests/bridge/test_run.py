@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import coralmux
+from coralmux.bridge.conversations import phone_key
 from coralmux.bridge.running import is_running
 from coralmux.bridge.seen import Seen
+from coralmux.bridge.serving import served
 from coralmux.events import PeerStatus
-from tests.bridge.bridges import Bridge, bridge
+from tests.bridge.bridges import PATIENCE, Bridge, bridge
 from tests.client.meeting import Events, new_link
 from tests.support.client import SOON
 from tests.support.process import RelayProcess
@@ -311,11 +313,14 @@ async def test_a_phone_that_is_taken_out_of_the_config_meanwhile_is_let_go(
         watched.write('backend = "echo"\n')
         await watched.says("Phone 0: let go.")
         await watched.says("connected to ", 2)
+        keys = frozenset({phone_key(kept.token)})
+        await eventually(lambda: served(watched.data) == keys, PATIENCE)
         await eventually(lambda: PeerStatus(online=False) in events.all)
     async with watched.phone(0) as phone:
         assert await phone.ask("new") == "new"
     watched.signal()
     assert await watched.ended() == 0
+    assert served(watched.data) == frozenset()
     assert [seen["name"] for seen in Seen(watched.data).load().values()] == ["Phone 0"]
     watched.links.append(gone)  # it must not stand in the output either
 
