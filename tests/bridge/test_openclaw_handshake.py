@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
 import stat
 from pathlib import Path
@@ -281,6 +282,7 @@ async def test_where_no_gateway_is_the_check_says_so(
     assert said == []
     assert not found.good
     assert told.format(port=port) in found.text
+    assert os.listdir(tmp_path) == []  # it needs no key as yet
     assert "pass" not in found.text
 
 

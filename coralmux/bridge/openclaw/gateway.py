@@ -251,23 +251,21 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _connecting(self) -> AsyncIterator[ClientConnection]:
         """A connection that the gateway has taken."""
-        if self._device is None:
-            self._device = await asyncio.to_thread(Device.load, self._directory)
-        device, token = self._device, self._device.token(self._url)
         try:
-            async with self._dialed(device, token) as connection:
+            async with self._dialed() as connection:
                 yield connection
                 return
         except Trouble as trouble:
-            if not token or trouble.code not in _TAKEN_BACK:
+            device = self._device
+            if not device or not device.token(self._url) or trouble.code not in _TAKEN_BACK:
                 raise
         await asyncio.to_thread(device.keep_token, self._url, "")
         # What the config has may still be good.
-        async with self._dialed(device, "") as connection:
+        async with self._dialed() as connection:
             yield connection
 
     @contextlib.asynccontextmanager
-    async def _dialed(self, device: Device, token: str) -> AsyncIterator[ClientConnection]:
+    async def _dialed(self) -> AsyncIterator[ClientConnection]:
         address = address_of(self._url)
         if address is None:
             raise Trouble(
@@ -287,20 +285,24 @@ class Gateway:
                         logger=_frames,
                     )
                 )
-                await self._shake_hands(connection, device, token)
+                await self._shake_hands(connection)
             yield connection
 
-    async def _shake_hands(self, connection: ClientConnection, device: Device, token: str) -> None:
+    async def _shake_hands(self, connection: ClientConnection) -> None:
         challenge = challenge_of(read_frame(await connection.recv()))
         self.clock_ahead = challenge["ts"] / 1000 - time.time()
+        if self._device is None:
+            # Not before there is somebody who wants the key: a check may find nobody.
+            self._device = await asyncio.to_thread(Device.load, self._directory)
+        device = self._device
         id = str(next(self._ids))
-        introduction = self._introduction(challenge, device, token)
+        introduction = self._introduction(challenge, device)
         await connection.send(request_frame(id, "connect", introduction))
         while (frame := read_frame(await connection.recv())).get("id") != id:
             pass
         if frame.get("ok") is not True:
             error = frame.get("error")
-            raise of_refusal(error if isinstance(error, Mapping) else {}, self._secrets(token))
+            raise of_refusal(error if isinstance(error, Mapping) else {}, self._secrets())
         hello = frame.get("payload")
         if not isinstance(hello, Mapping) or hello.get("type") != "hello-ok":
             raise ValueError("no hello")
@@ -311,17 +313,15 @@ class Gateway:
         if isinstance(given, str) and given:
             await asyncio.to_thread(device.keep_token, self._url, given)
 
-    def _introduction(
-        self, challenge: Mapping[str, Any], device: Device, token: str
-    ) -> dict[str, Any]:
-        """The parameters of `connect`. `token` is the device's own, before the config's."""
+    def _introduction(self, challenge: Mapping[str, Any], device: Device) -> dict[str, Any]:
+        """The parameters of `connect`, with the device's own token before the config's."""
         client = {
             "id": "gateway-client",
             "version": coralmux.__version__,
             "platform": sys.platform,
             "mode": "backend",
         }
-        token = token or self._token
+        token = device.token(self._url) or self._token
         auth = {"token": token} if token else {}
         if self._password:
             auth["password"] = self._password
@@ -383,6 +383,6 @@ class Gateway:
             )
         )
 
-    def _secrets(self, token: str = "") -> tuple[str, ...]:
+    def _secrets(self) -> tuple[str, ...]:
         kept = self._device.token(self._url) if self._device else ""
-        return tuple(filter(None, (token, kept, self._token, self._password)))
+        return tuple(filter(None, (kept, self._token, self._password)))
