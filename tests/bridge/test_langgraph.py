@@ -243,6 +243,33 @@ async def test_a_graph_without_messages_answers_by_its_last_word(
         assert (await outcome(backend, question("the sea"))).text == "About the sea."
 
 
+@pytest.mark.parametrize(
+    "messages",
+    [
+        '[("ai", "Hello.")]',
+        '[("assistant", "Hello.")]',
+        '[["ai", "Hello."]]',
+        '("ai", "Hello.")',
+        '[("ai", [{"type": "text", "text": "Hello."}])]',
+        '[{"role": "assistant", "content": "Hello."}]',
+        '{"role": "assistant", "content": "Hello."}',
+        '[{"type": "ai", "content": "Hello."}]',
+        '[("ai", "Hello."), ("user", "Not me.")]',
+        '[("ai", "Hello."), {"role": "user", "content": "Not me."}]',
+    ],
+)
+async def test_a_message_in_plain_form_is_an_answer(
+    apps: AppFiles, tmp_path: Path, messages: str
+) -> None:
+    source = f"""
+    def tell(state):
+        return {{"messages": {messages}}}
+    app = line(tell)
+"""
+    found = await answer(apps, tmp_path, source)
+    assert (found.deltas, found.error) == (["Hello."], "")
+
+
 async def test_a_graph_that_goes_in_circles_is_stopped(apps: AppFiles, tmp_path: Path) -> None:
     source = """
     def round(state):

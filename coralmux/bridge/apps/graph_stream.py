@@ -7,7 +7,7 @@ object of langchain_core or the JSON of one, and returns what to pass on.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from coralmux import ToolStatus
@@ -16,6 +16,9 @@ from coralmux import ToolStatus
 ANSWER_KEYS = ("answer", "output", "response", "result", "text", "content")
 
 BETWEEN = "\n\n"
+
+# Who speaks, in the plain forms of messages that LangChain takes too.
+_ROLES = ("ai", "assistant", "human", "user", "system", "developer", "tool", "function")
 
 # Names of the count of tokens: LangChain's, and those of the answer's end.
 _COUNTS = {
@@ -55,15 +58,32 @@ def by_ai(message: Any) -> bool:
     return str(value(message, "type")) in ("ai", "AIMessageChunk", "assistant")
 
 
+def _unplain(message: Any) -> Any:
+    """A message written as ("ai", "…") or {"role": "assistant", …}, like the JSON of others."""
+    if isinstance(message, list | tuple) and len(message) == 2 and message[0] in _ROLES:
+        return {"type": message[0], "content": message[1]}
+    if isinstance(message, Mapping) and message.get("role") in _ROLES:
+        return {**message, "type": message["role"]}
+    return message
+
+
+def _messages_in(found: Any) -> Sequence[Any] | None:
+    """Those of a table, which may hold a list or one alone; None where it has none."""
+    messages = _unplain(found.get("messages")) if isinstance(found, Mapping) else None
+    if is_message(messages):
+        return [messages]
+    return messages if isinstance(messages, list | tuple) else None
+
+
 def answer_in(found: Any) -> str:
     """The answer in what an app returned: text, a message, or a table with either in it."""
+    found = _unplain(found)
     if isinstance(found, str):
         return found
     if is_message(found):
         return text_of(value(found, "content")) if by_ai(found) else ""
     if isinstance(found, Mapping):
-        messages = found.get("messages")
-        if isinstance(messages, list | tuple):
+        if (messages := _messages_in(found)) is not None:
             return next((text for m in reversed(messages) if (text := answer_in(m))), "")
         return next((text for key in ANSWER_KEYS if (text := answer_in(found.get(key)))), "")
     return ""
