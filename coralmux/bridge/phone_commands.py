@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from coralmux import LinkError, PairingLink
-from coralmux.bridge import config, pairing
+from coralmux.bridge import backends, config, pairing
+from coralmux.bridge.backends import BackendUnusable
+from coralmux.bridge.config import ConfigError
 from coralmux.bridge.home import Home, placed, placed_anew
 from coralmux.bridge.links import secret
+from coralmux.bridge.orphans import forget as forget_orphans
 from coralmux.bridge.pairing import TokenLeftOver, Wish
 from coralmux.bridge.phones import DEFAULT_NAME, PairedPhone, checked_name
 from coralmux.bridge.registration import is_unprotected, normalised
@@ -282,6 +285,7 @@ def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
     key = _key(admin_key or ("env" if revoke else ""))
     pairing.unpair(home, phone, _say, admin_key=key)
     _say(f"{phone.name!r} is unpaired. Its secret and what was said with it are deleted.")
+    _say_what_stays(home)
     if home.is_running and not home.is_followed:
         _say(f"{_other_agent(home)} It was not told: if it serves this phone, stop it.")
     if not key:
@@ -294,15 +298,48 @@ def unpair(home: Home, name: str, admin_key: str, revoke: bool) -> int:
 
 @click.command("forget")
 @placed
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("--agent", "agent_id", metavar="ID", help="The conversation with this agent alone.")
-def forget(home: Home, name: str, agent_id: str | None) -> int:
-    """Delete what was said with a phone. The pairing stays."""
+@click.option("--orphans", is_flag=True, help="All that is kept of phones not in the config.")
+def forget(home: Home, name: str | None, agent_id: str | None, orphans: bool) -> int:
+    """Delete what was said with a phone. The pairing stays.
+
+    With --orphans instead of a phone's NAME: delete the pairings, the conversations and the
+    times of all phones that the config does not have, such as those of run --link.
+    """
+    if orphans:
+        if name is not None or agent_id is not None:
+            raise click.UsageError("--orphans goes without a name and without --agent.")
+        return _forget_orphans(home)
+    if name is None:
+        raise click.UsageError("Which phone? Give its name, or --orphans.")
     phone = _named(home, name)
     home.conversations.delete(phone.key, agent_id)
     what = "All conversations" if agent_id is None else "The conversation with that agent"
     _say(f"{what} of {phone.name!r}: deleted.")
+    _say_what_stays(home)
     return 0
+
+
+def _forget_orphans(home: Home) -> int:
+    if number := forget_orphans(home, _say):
+        of_whom = "1 phone" if number == 1 else f"{number} phones"
+        _say(f"What was kept of {of_whom} that the config does not have: deleted.")
+        _say_what_stays(home)
+    else:
+        _say("Nothing is kept of phones that the config does not have.")
+    return 0
+
+
+def _say_what_stays(home: Home) -> None:
+    """That not everything is deleted, where the backend has a memory of its own."""
+    try:
+        name = config.load_key(home.config, "backend")
+        keeps = backends.find(name).keeps if name else ""
+    except (ConfigError, BackendUnusable):  # whoever runs it is told
+        return
+    if keeps:
+        _say(f"What the backend {name} keeps itself ({keeps}) stays there.")
 
 
 def _named(home: Home, name: str) -> PairedPhone:

@@ -11,6 +11,7 @@ import pytest
 
 import coralmux
 from coralmux import FileStore, PairingLink
+from coralmux.bridge import backends
 from coralmux.bridge.commands import run
 from coralmux.bridge.config import load_phones
 from coralmux.bridge.conversations import Conversations, phone_key
@@ -205,6 +206,68 @@ async def test_forgetting_deletes_what_was_said_and_keeps_the_pairing(
     assert rest.status == 0, rest.err
     assert left() == [0, 0, 0]
     assert list(load_phones(home.config)) == phones
+
+
+async def test_orphans_are_forgotten_with_all_that_is_kept_of_them(
+    relay: RelayProcess, home: Home
+) -> None:
+    (stays,) = with_phones(home, relay, "Stays")
+    links = {name: new_link(relay) for name in ("talked", "paired", "seen", "left")}
+    orphans = {name: PairedPhone(name, link) for name, link in links.items()}
+    store, seen = FileStore(home.data / "pairings"), Seen(home.data)
+    for phone in (stays, orphans["paired"]):
+        store.save(phone.link.token, coralmux.PairingState())
+    for phone in (stays, orphans["talked"], orphans["paired"]):
+        talked(home, phone, "", "other")
+    for phone in (stays, orphans["seen"]):
+        seen.mark(phone.key, phone.name, verified=True, protocol=2)
+    seen.write()
+    # A killed process's, with a secret in it; and files that are somebody else's.
+    (store.directory / f".{orphans['left'].key}.json.0123456789abcdef").touch()
+    foreign = [store.directory / "notes.json", home.data / "conversations" / "notes"]
+    for file in foreign:
+        file.touch()
+    ended = await home.agent("forget", "--orphans")
+    assert ended.status == 0, ended.err
+    assert "What was kept of 4 phones that the config does not have: deleted." in ended.err
+    assert {*store.directory.iterdir()} == {store.directory / f"{stays.key}.json", foreign[0]}
+    kept = home.data / "conversations"
+    assert {*kept.iterdir()} == {kept / stays.key, foreign[1]}
+    assert len(conversations(home).entries(stays.key, "other", 9)) == 1
+    assert set(Seen(home.data).load()) == {stays.key}
+    assert load_phones(home.config) == (stays,)
+    again = await home.agent("forget", "--orphans")
+    assert (again.status, "Nothing is kept" in again.err) == (0, True)
+
+
+async def test_what_a_link_served_once_has_left_is_an_orphan_once_its_agent_has_ended(
+    relay: RelayProcess, home: Home
+) -> None:
+    link = new_link(relay)
+    async with home.running("--link", link.web(), "--backend", "echo"):
+        async with phone_for(link) as phone:
+            assert await phone.ask("Hello") == "Hello"
+        refused = await home.agent("forget", "--orphans")
+        assert refused.status == 1
+        assert "Stop it first" in refused.err
+    assert FileStore(home.data / "pairings").load(link.token) is not None
+    ended = await home.agent("forget", "--orphans")
+    assert ended.status == 0, ended.err
+    assert "of 1 phone that" in ended.err
+    assert FileStore(home.data / "pairings").load(link.token) is None
+    assert [*(home.data / "conversations").iterdir()] == []
+
+
+@pytest.mark.parametrize("command", [("unpair", "Anna"), ("forget", "Anna")])
+async def test_what_the_backend_keeps_itself_is_named(
+    relay: RelayProcess, home: Home, command: tuple[str, str]
+) -> None:
+    with_phones(home, relay, "Anna")
+    ended = await home.agent(*command, CORALMUX_AGENT_BACKEND="openclaw")
+    assert ended.status == 0, ended.err
+    keeps = backends.find("openclaw").keeps
+    assert keeps
+    assert f"What the backend openclaw keeps itself ({keeps}) stays there." in ended.err
 
 
 @pytest.mark.parametrize("command", ["unpair", "forget"])
