@@ -270,76 +270,25 @@ async def test_a_run_that_fails_leaves_what_it_said(
         assert asking.text == "So far, so good"
 
 
-async def test_lost_pieces_are_filled_in_from_the_run_under_way(tmp_path: Path) -> None:
-    async with met(tmp_path) as (gateway, backend):
-        asking = Asking(backend)
-        asked = await gateway.next_question()
-        await asked.chat("delta", deltaText="One")
-        await asking.has("One")
-
-        async def history(params: dict[str, Any]) -> dict[str, Any]:
-            return {"messages": [], "inFlightRun": {"runId": asked.run, "text": "One two three"}}
-
-        gateway.answers["chat.history"] = history
-        gateway.lose_event()
-        await gateway.event("health", {})
-        await asking.has("One two three")
-        await asked.chat("delta", deltaText=" four")
-        await asked.chat("final")
-        assert await asking.end() == "One two three four"
-
-
-async def test_lost_pieces_come_with_the_end_where_there_is_no_history(tmp_path: Path) -> None:
-    async with met(tmp_path) as (gateway, backend):
-        asking = Asking(backend)
-        asked = await gateway.next_question()
-        await asked.chat("delta", deltaText="One")
-        await asking.has("One")
-
-        async def refuse(params: dict[str, Any]) -> None:
-            raise Refused("UNAVAILABLE", "not now")
-
-        gateway.answers["chat.history"] = refuse
-        gateway.lose_event()
-        await asked.chat("delta", deltaText=" three")
-        await asked.whole("One two three four")
-        assert await asking.end() == "One two three four"
-        assert asking.pieces == ["One", " two three four"]
-
-
-async def test_a_lost_end_is_found_in_the_history(tmp_path: Path) -> None:
-    async with met(tmp_path) as (gateway, backend):
-        asking = Asking(backend)
-        asked = await gateway.next_question()
-        await asked.chat("delta", deltaText="One")
-        await asking.has("One")
-
-        async def history(params: dict[str, Any]) -> dict[str, Any]:
-            user = {"role": "user", "content": "Hello", "idempotencyKey": f"{asked.run}:user"}
-            return {
-                "messages": [user, message("One two")],
-                "sessionInfo": {"hasActiveRun": False, "activeRunIds": []},
-            }
-
-        gateway.answers["chat.history"] = history
-        gateway.lose_event()
-        await gateway.event("health", {})
-        assert await asking.end() == "One two"
-
-
-async def test_a_run_whose_end_was_lost_holds_no_question(tmp_path: Path) -> None:
+async def test_a_cancelled_question_is_not_sent_any_further(tmp_path: Path) -> None:
     async with met(tmp_path) as (gateway, backend):
         await gateway.connected()
-        await gateway.chat("theirs", "delta", deltaText="From another channel")
-        gateway.lose_event()
+        loop = asyncio.get_running_loop()
+
+        async def never(params: dict[str, Any]) -> None:
+            gateway.asked.put_nowait(Asked(gateway, params))
+            await asyncio.Event().wait()
+
+        gateway.answers["chat.send"] = never
+
+        def sending() -> list[asyncio.Task[Any]]:
+            return [task for task in asyncio.all_tasks(loop) if "OpenclawBackend" in repr(task)]
+
         asking = Asking(backend)
-        asked = await gateway.next_question()
-        await asked.chat("final")
-        assert await asking.end() == ""
-        # Nor the next one, which begins after that was noticed.
-        again = Asking(backend, id="again")
-        await (await gateway.next_question()).chat("final")
-        assert await again.end() == ""
+        await gateway.next_question()
+        assert sending()
+        await asking.cancel()
+        await eventually(lambda: not sending())
 
 
 async def test_a_cancelled_answer_is_stopped_at_the_gateway(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +101,16 @@ async def test_it_comes_back_without_being_asked(tmp_path: Path) -> None:
 
 
 async def test_silence_of_two_ticks_is_the_end_of_a_connection(tmp_path: Path) -> None:
-    async with met(tmp_path, tick_ms=100) as (gateway, backend):
+    tick = 0.4
+    async with met(tmp_path, tick_ms=1000 * tick) as (gateway, backend):
         asking = Asking(backend)
         asked = await gateway.next_question()
+        gateway.silent = True
         await asked.chat("delta", deltaText="So far")
         await asking.has("So far")
-        gateway.silent = True
+        since = time.monotonic()
         assert "has fallen silent" in await asking.failure()
+        assert 1.8 * tick < time.monotonic() - since < 2.8 * tick
         gateway.silent = False
         again = Asking(backend, id="again")
         await (await gateway.next_question()).whole("Here")
