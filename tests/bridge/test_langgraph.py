@@ -219,6 +219,54 @@ async def test_a_graph_within_a_graph_is_heard_once(
     assert len(found.deltas) > 3
 
 
+CHAIN = """
+    from langchain_core.output_parsers import StrOutputParser
+    chain = model | StrOutputParser()
+    async def think(state):
+        return {"messages": [AIMessage(await chain.ainvoke(state["messages"]) + "\\n")]}
+    async def plain(state):
+        return {"messages": [("ai", await chain.ainvoke(state["messages"]))]}
+    inner = line(think)
+    async def outer(state):
+        return {"messages": [AIMessage((await inner.ainvoke(state))["messages"][-1].content)]}
+    def repeat(state):
+        return {"messages": [AIMessage(state["messages"][-1].content)]}
+"""
+
+
+@pytest.mark.parametrize("node", ["think", "plain", "outer"])
+async def test_what_a_node_returns_is_not_said_again_when_its_chain_has_said_it(
+    apps: AppFiles, tmp_path: Path, model_server: str, node: str
+) -> None:
+    settings = app(apps, f"{CHAIN}\n    app = line({node})\n", model_server)
+    async with started("langchain", tmp_path, **settings) as backend:
+        found = await outcome(backend, question("Say hello."))
+    assert found.error == ""
+    assert len(found.deltas) > 3
+    assert "\n\n" not in found.text
+    assert found.text.count(found.text[:10]) == 1
+
+
+async def test_what_another_node_repeats_is_said(
+    apps: AppFiles, tmp_path: Path, model_server: str
+) -> None:
+    settings = app(apps, f"{CHAIN}\n    app = line(think, repeat)\n", model_server)
+    async with started("langchain", tmp_path, **settings) as backend:
+        found = await outcome(backend, question("Say hello."))
+    said, _, again = found.text.partition("\n\n")
+    assert said
+    assert again == f"{said}\n"
+
+
+async def test_of_a_graph_within_the_node_that_is_named_speaks_what_the_node_returns(
+    apps: AppFiles, tmp_path: Path, model_server: str
+) -> None:
+    settings = app(apps, f"{CHAIN}\n    app = line(outer)\n", model_server, nodes=["outer"])
+    async with started("langchain", tmp_path, **settings) as backend:
+        found = await outcome(backend, question("Say hello."))
+    assert len(found.deltas) == 1
+
+
 async def test_a_graph_without_messages_answers_by_its_last_word(
     apps: AppFiles, tmp_path: Path
 ) -> None:
@@ -268,6 +316,31 @@ async def test_a_message_in_plain_form_is_an_answer(
 """
     found = await answer(apps, tmp_path, source)
     assert (found.deltas, found.error) == (["Hello."], "")
+
+
+async def test_messages_in_plain_form_are_heard_beside_others_and_once(
+    apps: AppFiles, tmp_path: Path
+) -> None:
+    source = """
+    class State(TypedDict):
+        messages: list
+    def one(state):
+        return {"messages": [*state["messages"], ("ai", "One.")]}
+    def two(state):
+        return {"messages": [*state["messages"], AIMessage("Two.")]}
+    def three(state):
+        return {"messages": [*state["messages"], {"role": "assistant", "content": "Three."}]}
+    def same(state):
+        return {"messages": state["messages"]}
+    graph = StateGraph(State)
+    nodes = (one, two, three, same)
+    for before, node in zip([START, "one", "two", "three"], nodes):
+        graph.add_node(node.__name__, node)
+        graph.add_edge(before, node.__name__)
+    app = graph.compile()
+"""
+    found = await answer(apps, tmp_path, source)
+    assert (found.text, found.error) == ("One.\n\nTwo.\n\nThree.", "")
 
 
 async def test_a_graph_that_goes_in_circles_is_stopped(apps: AppFiles, tmp_path: Path) -> None:

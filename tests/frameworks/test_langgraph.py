@@ -30,6 +30,7 @@ import os
 from pathlib import Path
 
 from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
@@ -63,6 +64,10 @@ async def speak(state):
     return {"messages": [await model.ainvoke(state["messages"][:1])]}
 
 
+async def think(state):
+    return {"messages": [AIMessage(await (model | StrOutputParser()).ainvoke(state["messages"]))]}
+
+
 async def tell(state):
     said = " | ".join(f"{m.type}: {m.content}" for m in state["messages"])
     return {"messages": [AIMessage(said)]}
@@ -88,6 +93,7 @@ async def wait(state):
 
 
 talker = line(("decide", decide), ("tools", ToolNode([clock])), ("speak", speak))
+thinker = line(("think", think))
 teller = line(("tell", tell))
 asker = line(("book", book))
 breaker = line(("decide", decide), ("tools", ToolNode([clock])), ("fail", fail))
@@ -102,7 +108,7 @@ class Server:
         self.marks = directory / "marks"
         self.marks.mkdir()
         (directory / "graphs.py").write_text(GRAPHS)
-        names = ("talker", "teller", "asker", "breaker", "waiter")
+        names = ("talker", "thinker", "teller", "asker", "breaker", "waiter")
         graphs = {name: f"./graphs.py:{name}" for name in names}
         (directory / "langgraph.json").write_text(
             json.dumps({"dependencies": ["."], "graphs": graphs})
@@ -174,6 +180,16 @@ async def test_a_server_streams_the_real_model_and_shows_its_tools(
     assert len(found.deltas) >= 5
 
 
+async def test_what_a_chain_of_the_server_said_is_not_said_again_by_its_node(
+    server: Server, tmp_path: Path
+) -> None:
+    async with assistant(server, tmp_path, "thinker") as backend:
+        found = await outcome(backend, question("Say hello.", agent_id="thinker"))
+    assert found.error == ""
+    assert len(found.deltas) > 3
+    assert found.text.count(found.text[:10]) == 1
+
+
 async def test_a_server_remembers_for_each_phone_and_agent(server: Server, tmp_path: Path) -> None:
     async with assistant(server, tmp_path, "teller") as backend:
         assert backend.wants_history is False
@@ -236,7 +252,7 @@ async def test_check_asks_the_server(server: Server, tmp_path: Path) -> None:
     ]
     [_, (good, text)] = await checked(tmp_path, base_url=server.url, assistant="nobody")
     assert not good
-    assert "no assistant 'nobody'. It has: asker, breaker, talker, teller, waiter." in text
+    assert "no assistant 'nobody'. It has: asker, breaker, talker, teller, thinker, waiter." in text
 
 
 async def test_an_unknown_assistant_and_a_server_that_is_down_are_sentences(

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from coralmux import ToolStatus
+from coralmux.bridge.apps.final_answer import same
 
 # Where an app may leave its answer, in the order of preference.
 ANSWER_KEYS = ("answer", "output", "response", "result", "text", "content")
@@ -98,12 +99,21 @@ def as_text(found: Any) -> str:
     return json.dumps(found, ensure_ascii=False, default=str)
 
 
+def _ends_plain(change: Any) -> bool:
+    """Whether a node's last message is the AI's in plain form, which "messages" leaves out:
+    it becomes a message, and gets its id, in the graph's state only."""
+    messages = _messages_in(change)
+    last = _unplain(messages[-1]) if messages else None
+    return by_ai(last) and not value(last, "id")
+
+
 class GraphAnswer:
     """Follows one run. `nodes`: those that speak to the user; none named: all do."""
 
     def __init__(self, nodes: Collection[str] = ()) -> None:
         self._nodes = nodes
         self._heard: set[str] = set()  # ids of messages
+        self._said: dict[tuple[str, str], list[str]] = {}  # by the node's run, and the id
         self._speaker: str | None = None  # the message that spoke last
         self._tools: dict[str, str] = {}  # names of those at work, by the id of the call
         self._last = ""  # an answer outside of any message
@@ -117,14 +127,19 @@ class GraphAnswer:
         if not by_ai(message):
             return
         id = str(value(message, "id") or "")
-        if kind != "AIMessageChunk" and id in self._heard:
-            return  # the whole of what has come in pieces
+        where = str(metadata.get("langgraph_checkpoint_ns") or "")
+        text = text_of(value(message, "content"))
+        if kind != "AIMessageChunk":
+            if id in self._heard:
+                return  # the whole of what has come in pieces
+            if text and self._was_said(text, where):
+                text = ""  # the node has made a message of what its model said
         self._heard.add(id)
         yield from self._tools_called(message)
         self._count(value(message, "usage_metadata"))
-        text = text_of(value(message, "content"))
         if not text or (self._nodes and metadata.get("langgraph_node") not in self._nodes):
             return
+        self._said.setdefault((where, id), []).append(text)
         yield from self._say(text, id)
 
     def update(self, update: Any) -> Iterable[str | ToolStatus]:
@@ -137,7 +152,12 @@ class GraphAnswer:
                     yield from self._say(as_text(value(interrupt, "value")), f"?{number}")
             elif not self._nodes or node in self._nodes:
                 for one in change if isinstance(change, list) else [change]:
-                    self._last = answer_in(one) or self._last
+                    text = answer_in(one)
+                    # A node may hand on what another one has said.
+                    anew = text != self._last and not self._was_said(text, f"{node}:")
+                    if text and anew and _ends_plain(one):
+                        yield from self._say(text, f"{node}: {text}")
+                    self._last = text or self._last
 
     def end(self) -> Iterable[str | ToolStatus]:
         """Nothing more comes: what is left to say where nothing was said yet."""
@@ -148,6 +168,15 @@ class GraphAnswer:
     def failed(self) -> Iterable[ToolStatus]:
         """The run broke off: no tool is at work any more."""
         yield from self._tools_left("error")
+
+    def _was_said(self, text: str, where: str) -> bool:
+        """Whether a message there, or in a graph within, had this text already. Runs of nodes
+        are named like "node:1234", and in those "node:1234|inner:5678"."""
+        return bool(where) and any(
+            same(text, "".join(pieces))
+            for (place, _), pieces in self._said.items()
+            if place.startswith(where)
+        )
 
     def _say(self, text: str, speaker: str) -> Iterable[str]:
         if self._speaker not in (None, speaker):
