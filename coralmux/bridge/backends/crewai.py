@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from coralmux.bridge.apps.final_answer import FinalAnswer, same
 from coralmux.bridge.apps.graph_stream import BETWEEN
 from coralmux.bridge.apps.loading import app_directory, call, load
 from coralmux.bridge.apps.threads import LoopThread
+from coralmux.bridge.apps.turns import turn
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
 from coralmux.bridge.transcript import transcript
@@ -102,28 +104,12 @@ class CrewaiBackend(Backend):
         if self._make is None or self._thread is None:
             raise coralmux.BackendError("The crew is not loaded. Start the agent again.")
         inputs = self._inputs(question)
-        if self._turns.locked():
-            yield ToolStatus("waiting", "running")
-            await self._turns.acquire()
-            yield ToolStatus("waiting", "done")
-        else:
-            await self._turns.acquire()
-        run = _Run(asyncio.get_running_loop())
-        task = asyncio.create_task(self._thread.run(run.kickoff(self._make, inputs)))
-        task.add_done_callback(run.ended)
-        try:
-            async for piece in run.pieces():
+        pieces = self._run(self._make, self._thread, inputs, question)
+        async with turn(self._turns) as waiting, aclosing(pieces):
+            async for status in waiting:
+                yield status
+            async for piece in pieces:
                 yield piece
-            try:
-                question.usage.update(await task)
-            except Exception as error:
-                told = explain(error)
-                if told is not error:
-                    self.place.say(locate(error, self._directory))
-                raise told from None
-        finally:
-            task.cancel()
-            self._turns.release()
 
     async def check(self) -> AsyncIterator[Finding]:
         try:
@@ -135,6 +121,28 @@ class CrewaiBackend(Backend):
         yield Finding(
             True, f"{self.settings.app} is a crew; the question goes into {{{self._key}}}."
         )
+
+    async def _run(
+        self,
+        make: Callable[[], Any],
+        thread: LoopThread,
+        inputs: dict[str, str],
+        question: Question,
+    ) -> AsyncGenerator[Piece, None]:
+        run = _Run(asyncio.get_running_loop())
+        task = asyncio.create_task(thread.run(run.kickoff(make, inputs)))
+        task.add_done_callback(run.ended)
+        try:
+            async for piece in run.pieces():
+                yield piece
+            question.usage.update(await task)
+        except Exception as error:
+            told = explain(error)
+            if told is not error:
+                self.place.say(locate(error, self._directory))
+            raise told from None
+        finally:
+            task.cancel()
 
     async def _load(self) -> tuple[Callable[[], Any], Any]:
         """What makes a crew for a question, and one to look at."""

@@ -18,6 +18,7 @@ from coralmux.bridge.apps.failures import explain, locate
 from coralmux.bridge.apps.langchain_app import LangchainApp, is_runnable, thread_id
 from coralmux.bridge.apps.langgraph_server import LanggraphServer
 from coralmux.bridge.apps.loading import app_directory, load
+from coralmux.bridge.apps.turns import turn
 from coralmux.bridge.backend import Backend, Finding, Piece, Place, Question
 from coralmux.bridge.backends import BackendUnusable
 
@@ -137,13 +138,10 @@ class LangchainBackend(Backend):
                         yield piece
                 return
             # Two runs at once would write over each other's memory.
-            turn = self._turns.setdefault(thread_id(question), asyncio.Lock())
-            waits = turn.locked()
-            if waits:
-                yield ToolStatus("waiting", "running")
-            async with turn, aclosing(app.reply(question)) as pieces:
-                if waits:
-                    yield ToolStatus("waiting", "done")
+            lock = self._turns.setdefault(thread_id(question), asyncio.Lock())
+            async with turn(lock) as waiting, aclosing(app.reply(question)) as pieces:
+                async for status in waiting:
+                    yield status
                 async for piece in pieces:
                     yield piece
         except Exception as error:
