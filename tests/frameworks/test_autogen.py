@@ -108,10 +108,10 @@ async def test_speakers_of_a_team_are_kept_apart(
             termination_condition=MaxMessageTermination(3),
         )
 """
-    settings = app(apps, source, "make", model)
-    async with started("autogen", tmp_path, **settings) as backend:
+    async with started("autogen", tmp_path, **app(apps, source, "make", model)) as backend:
         both = await outcome(backend, question("Say hello."))
-    async with started("autogen", tmp_path, **settings, speakers=["b"]) as backend:
+    settings = app(apps, source, "make", model, speakers=["b"])
+    async with started("autogen", tmp_path, **settings) as backend:
         one = await outcome(backend, question("Say hello."))
     assert both.error == one.error == ""
     first, _, second = both.text.partition("\n\n")
@@ -213,12 +213,13 @@ async def test_of_many_teams_the_one_that_was_not_used_for_longest_is_made_anew(
 
 
 WAITS = """
-    begun, go = asyncio.Event(), asyncio.Event()
+    import threading
+    begun, go = threading.Event(), threading.Event()
     stopped = []
     class Waiter(Teller):
         async def on_messages(self, messages, cancellation_token):
             if messages[-1].to_text() == "wait":
-                waiting = asyncio.ensure_future(go.wait())
+                waiting = asyncio.ensure_future(asyncio.to_thread(go.wait, 20))
                 cancellation_token.link_future(waiting)
                 begun.set()
                 try:
@@ -243,7 +244,7 @@ async def test_a_shared_team_has_others_wait_and_teams_of_a_factory_do_not(
         async with started("autogen", tmp_path, **settings) as backend, asyncio.timeout(20):
             module = importlib.import_module(module_name)
             slow = asyncio.create_task(outcome(backend, question("wait")))
-            await module.begun.wait()
+            assert await asyncio.to_thread(module.begun.wait, 20)
             other = asyncio.create_task(outcome(backend, question("hey", agent_id="other")))
             if name == "make":
                 assert (await other).tools == []
@@ -268,15 +269,51 @@ async def test_a_cancelled_team_stops_and_answers_the_next_question(
         module = importlib.import_module(settings["app"].partition(":")[0])
         await outcome(backend, question("first"))
         task = asyncio.create_task(outcome(backend, question("wait")))
-        await module.begun.wait()
+        assert await asyncio.to_thread(module.begun.wait, 20)
         task.cancel()
         await asyncio.wait([task])
         assert module.stopped == [True]
+        module.go.set()
         found = await outcome(backend, question("go on", history=HISTORY))
     assert found.error == ""
     # Nobody knows what it had taken in, so it is told anew.
     assert "Hello Ada." in found.text
     assert "first" not in found.text
+
+
+async def test_a_team_that_blocks_holds_up_nobody_else(apps: AppFiles, tmp_path: Path) -> None:
+    source = """
+    import threading
+    begun, go = threading.Event(), threading.Event()
+    def block():
+        begun.set()
+        assert go.wait(20)
+    class Blocker(Teller):
+        async def on_messages(self, messages, cancellation_token):
+            block()
+            return await super().on_messages(messages, cancellation_token)
+    team = RoundRobinGroupChat([Blocker("t")], max_turns=1)
+    made = []
+    def make():
+        if made:
+            block()
+        made.append(RoundRobinGroupChat([Teller("t")], max_turns=1))
+        return made[-1]
+"""
+    settings = app(apps, source, "team")
+    module_name = settings["app"].partition(":")[0]
+    for name in ("team", "make"):
+        settings["app"] = f"{module_name}:{name}"
+        async with started("autogen", tmp_path, **settings) as backend, asyncio.timeout(10):
+            module = importlib.import_module(module_name)
+            asked = asyncio.create_task(outcome(backend, question("hey")))
+            # This loop goes on: were it blocked, nobody could tell the team to go on.
+            assert await asyncio.to_thread(module.begun.wait, 20)
+            module.go.set()
+            found = await asked
+        assert (found.error, found.text) == ("", "[user: hey]")
+        module.begun.clear()
+        module.go.clear()
 
 
 async def test_a_picture_reaches_the_team(apps: AppFiles, tmp_path: Path) -> None:

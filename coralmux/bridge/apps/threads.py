@@ -80,6 +80,10 @@ class LoopThread:
         """What `work` returns or raises, in that loop. Cancelling this cancels it."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
+    def call(self, function: Callable[[], Any]) -> None:
+        """Call it in that loop, when that comes to it."""
+        self._loop.call_soon_threadsafe(function)
+
     async def stop(self, seconds: float) -> None:
         """Cancel what runs; wait so long for it. What blocks longer is left behind."""
         self._loop.call_soon_threadsafe(self._loop.stop)
