@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coralmux import Attachment, Turn
+from coralmux import Attachment, Phone, Turn
 from coralmux.bridge import Place
 from coralmux.bridge.backends import BackendUnusable, make
 from tests.bridge.apps import AppFiles
 from tests.bridge.asking import Outcome, findings, outcome, question, started
 from tests.bridge.bridges import bridge
 from tests.support.process import RelayProcess, free_port
+from tests.support.waiting import eventually
 from tests.system.backends_page import program
 
 HISTORY = (Turn("user", "My name is Ada."), Turn("assistant", "Hello Ada."))
@@ -410,3 +412,36 @@ async def test_a_phone_talks_with_the_team_of_the_page(
         assert len(deltas) >= 3
         await phone.ask("And the moon?")
     assert "moon" not in there.output()
+
+
+async def test_an_agent_whose_team_blocks_can_be_stopped(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    source = """
+    import time
+    from pathlib import Path
+    class Sleeper(Teller):
+        async def on_messages(self, messages, cancellation_token):
+            Path("asleep").touch()
+            time.sleep(120)
+    def make():
+        return RoundRobinGroupChat([Sleeper("t")], max_turns=1)
+"""
+    (tmp_path / "team.py").write_text(
+        textwrap.dedent((BEGIN + source).replace("{{model}}", NOWHERE))
+    )
+    config = 'backend = "autogen"\ndrain_seconds = 0\n'
+    async with (
+        bridge(relay, tmp_path, config, options=["--app", "team:make"]) as there,
+        there.phone() as phone,
+    ):
+        asked = asyncio.create_task(answered(phone))
+        await eventually((tmp_path / "asleep").exists)
+        there.signal()
+        assert await there.ended() == 0
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+
+async def answered(phone: Phone) -> str:
+    return await phone.ask("Sleep")
