@@ -30,6 +30,17 @@ def agent_for(*links: coralmux.PairingLink, **options: Any) -> coralmux.Agent:
     return coralmux.Agent.from_link(*links, timers=TIMERS, **options)
 
 
+def plain_agent() -> coralmux.Agent:
+    """An agent that says what it was told."""
+    agent = agent_for()
+
+    @agent.on_chat
+    async def reply(message: coralmux.ChatMessage) -> str:
+        return message.text
+
+    return agent
+
+
 def phone_for(link: coralmux.PairingLink, **options: Any) -> coralmux.Phone:
     options.setdefault("store", coralmux.MemoryStore())
     return coralmux.Phone.from_link(link, timers=TIMERS, **options)
