@@ -16,6 +16,7 @@ import pytest
 from coralmux import AgentError, Attachment
 from coralmux.bridge import backends
 from tests.bridge.bridges import Bridge, bridge
+from tests.bridge.doubles.chat_server import chat_server, refuses
 from tests.support.model import model_server as model_server
 from tests.support.process import RelayProcess, clean_environment
 from tests.system.backends_page import PAGE, ROOT, blocks, program, section
@@ -111,16 +112,28 @@ async def test_a_server_of_openais_language_answers_and_is_checked(
     relay: RelayProcess, tmp_path: Path, model_server: str
 ) -> None:
     [config] = blocks("`openai`", "toml")
-    wrong = config.replace("http://127.0.0.1:11434/v1", model_server)
-    right = wrong.replace("llama3.2", "smollm2")
-    assert len({config, wrong, right}) == 3
+    right = config.replace("http://127.0.0.1:11434/v1", model_server).replace("llama3.2", "smollm2")
+    assert "smollm2" in right
     async with bridge(relay, tmp_path, right) as there, there.phone() as phone:
         deltas = [delta async for delta in phone.ask("Say hello")]
         assert len(deltas) >= 3
-        there.write(wrong)
-        checked = await check(there)
+        assert "✓ The model smollm2 answers" in await check(there)
+
+
+@pytest.mark.slow
+async def test_a_model_that_the_server_does_not_know_is_found_out(
+    relay: RelayProcess, tmp_path: Path
+) -> None:
+    """llama.cpp takes any name for its model, so another server stands in for Ollama."""
+    [config] = blocks("`openai`", "toml")
     [printed] = blocks("`openai`", "text")
-    for line in printed.replace("127.0.0.1:11434", model_server.split("/")[2]).splitlines():
+    async with chat_server() as server:
+        server.models = ["smollm2"]
+        server.answer = refuses(404, {"error": {"message": "model 'llama3.2' not found"}})
+        config = config.replace("http://127.0.0.1:11434/v1", server.base_url)
+        async with bridge(relay, tmp_path, config) as there:
+            checked = await check(there)
+    for line in printed.replace("127.0.0.1:11434", server.base_url.split("/")[2]).splitlines():
         assert line in checked
 
 
