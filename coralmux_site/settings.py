@@ -9,7 +9,7 @@ from urllib.parse import quote
 import environ
 
 from coralmux import __version__
-from coralmux_site import environment, logs
+from coralmux_site import environment, logs, phone_files
 
 PACKAGE_DIR = Path(__file__).resolve().parent
 BASE_DIR = PACKAGE_DIR.parent
@@ -149,8 +149,8 @@ X_FRAME_OPTIONS = "DENY"
 # http. The forwarded_scheme middleware removes the header from everybody else's.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-# The version in the prefix lets browsers keep the files for ever.
-STATIC_URL = f"/static/{__version__}/"
+# The prefix lets browsers keep the files for ever: it changes when the phone's files do.
+STATIC_URL = f"/static/{__version__}-{phone_files.digest()}/"
 SERVESTATIC_USE_FINDERS = True
 SERVESTATIC_AUTOREFRESH = False
 SERVESTATIC_MAX_AGE = 365 * 24 * 3600

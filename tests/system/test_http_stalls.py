@@ -11,11 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 from coralmux import __version__
+from coralmux_site import phone_files
 from tests.support.hostile import MIB, nobody_else_notices
 from tests.support.process import RelayProcess, relay_process
 from tests.support.raw import RawClient, narrow_socket
 
-BUNDLE = f"GET /static/{__version__}/ninja/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n".encode()
+STATIC = f"/static/{__version__}-{phone_files.digest()}"
+BUNDLE = f"GET {STATIC}/ninja/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n".encode()
 ONE = BUNDLE + b"\r\n"
 LAST = BUNDLE + b"Connection: close\r\n\r\n"
 

@@ -1,0 +1,238 @@
+"""The phone in the browser: its page, its files, its service worker and its manifest.
+
+All of it is the same for everybody and made once; nothing here reads a cookie or sets one.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponsePermanentRedirect
+from django.template.loader import render_to_string
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import condition, require_safe
+
+from coralmux_site import phone_files
+from coralmux_site.phone_files import PackagesMissing
+
+PAGE = "/phone"
+WORKER = "/phone/service-worker.js"
+MANIFEST = "/phone/manifest.webmanifest"
+
+_ICONS = (
+    ("icons/icon-192.png", "192x192", "any"),
+    ("icons/icon-512.png", "512x512", "any"),
+    ("icons/maskable-512.png", "512x512", "maskable"),
+)
+LIGHT, DARK = "#ffffff", "#101418"
+
+_FOREVER = f"public, max-age={365 * 24 * 3600}, immutable"
+
+
+def url(name: str) -> str:
+    """The address of one of the phone's files."""
+    return f"{settings.STATIC_URL}phone/{name}"
+
+
+@dataclass(frozen=True)
+class Made:
+    """An answer that is made once."""
+
+    body: bytes
+    type: str
+    policy: str = ""
+
+    @functools.cached_property
+    def etag(self) -> str:
+        return f'"{hashlib.sha256(self.body + self.policy.encode()).hexdigest()[:16]}"'
+
+    @functools.cached_property
+    def packed(self) -> bytes:
+        return gzip.compress(self.body, mtime=0)
+
+    def respond(self, request: HttpRequest, **headers: str) -> HttpResponse:
+        """Packed for who takes that, where it helps."""
+        small = not self.type.startswith("image/png") and "gzip" in request.headers.get(
+            "Accept-Encoding", ""
+        )
+        response = HttpResponse(self.packed if small else self.body, content_type=self.type)
+        if small:
+            response["Content-Encoding"] = "gzip"
+        if self.policy:
+            response["Content-Security-Policy"] = self.policy
+        for name, value in headers.items():
+            response[name.replace("_", "-")] = value
+        patch_vary_headers(response, ["Accept-Encoding"])
+        return response
+
+
+@functools.cache
+def import_map() -> str:
+    """Which file each bare name of an import is, as the page has it."""
+    return json.dumps(
+        {"imports": {name: url(f"npm/{path}") for name, path in phone_files.IMPORTS.items()}}
+    )
+
+
+def policy() -> str:
+    """What the page may do: run our files, and talk to this relay."""
+    import_map_hash = base64.b64encode(hashlib.sha256(import_map().encode()).digest()).decode()
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src 'self' 'sha256-{import_map_hash}'",
+            "style-src 'self'",
+            "img-src 'self' blob: data:",
+            "connect-src 'self'",
+            "worker-src 'self'",
+            "manifest-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
+            "trusted-types coralmux dompurify",
+        )
+    )
+
+
+@functools.cache
+def the_page() -> Made:
+    """Raises PackagesMissing."""
+    text = render_to_string(
+        "phone.html",
+        {
+            "fragment": url(phone_files.FRAGMENT),
+            "main": url(phone_files.MAIN),
+            "modules": [url(name) for name in phone_files.modules()],
+            "styles": [url(name) for name in phone_files.styles()],
+            "icon": url("icons/icon.svg"),
+            "touch_icon": url("icons/icon-192.png"),
+            "manifest": MANIFEST,
+            "import_map": import_map(),
+            "light": LIGHT,
+            "dark": DARK,
+        },
+    )
+    return Made(text.encode(), "text/html; charset=utf-8", policy())
+
+
+@functools.cache
+def the_worker() -> Made:
+    """The service worker, which begins with what it keeps. Raises PackagesMissing."""
+    paths = [PAGE, MANIFEST, *(url(name) for name in phone_files.shell())]
+    source = (phone_files.folder() / phone_files.WORKER).read_text("utf-8")
+    version = hashlib.sha256(
+        "\n".join((source, the_page().etag, the_manifest().etag, *paths)).encode()
+    ).hexdigest()[:16]
+    head = (
+        f"const VERSION = {json.dumps(version)};\n"
+        f"const PATHS = {json.dumps(paths, indent=2)};\n\n"
+    )
+    return Made(
+        (head + source).encode(),
+        phone_files.TYPES[".js"],
+        "default-src 'none'; connect-src 'self'",
+    )
+
+
+@functools.cache
+def the_manifest() -> Made:
+    manifest: dict[str, Any] = {
+        "id": PAGE,
+        "name": "CoralMux",
+        "short_name": "CoralMux",
+        "description": "Talk to your AI agent, end-to-end encrypted.",
+        "start_url": PAGE,
+        "scope": PAGE,
+        "display": "standalone",
+        "theme_color": LIGHT,
+        "background_color": LIGHT,
+        "icons": [
+            {"src": url("icons/icon.svg"), "sizes": "any", "type": "image/svg+xml"},
+            *(
+                {"src": url(name), "sizes": sizes, "type": "image/png", "purpose": purpose}
+                for name, sizes, purpose in _ICONS
+            ),
+        ],
+    }
+    return Made(json.dumps(manifest, indent=2).encode(), "application/manifest+json")
+
+
+@functools.cache
+def the_file(name: str) -> Made:
+    """A served file. Raises PackagesMissing and KeyError."""
+    return Made(phone_files.served()[name].read_bytes(), phone_files.media_type(name))
+
+
+@csrf_exempt
+@require_safe
+@condition(etag_func=lambda request: _etag(the_page))
+async def page(request: HttpRequest) -> HttpResponse:
+    """The page, or 503 where the packages it is made of are not installed."""
+    try:
+        made = the_page()
+    except PackagesMissing as error:
+        return _unavailable(error)
+    return made.respond(
+        request,
+        Cache_Control="no-cache",
+        Referrer_Policy="no-referrer",
+        Permissions_Policy="camera=(self), microphone=(), geolocation=()",
+        Cross_Origin_Opener_Policy="same-origin",
+    )
+
+
+@csrf_exempt
+@require_safe
+async def slash(request: HttpRequest) -> HttpResponse:
+    """Browsers take the fragment along."""
+    return HttpResponsePermanentRedirect(PAGE)
+
+
+@csrf_exempt
+@require_safe
+@condition(etag_func=lambda request: _etag(the_worker))
+async def worker(request: HttpRequest) -> HttpResponse:
+    """The service worker; its scope is wider than its folder."""
+    try:
+        made = the_worker()
+    except PackagesMissing as error:
+        return _unavailable(error)
+    return made.respond(request, Cache_Control="no-cache", Service_Worker_Allowed=PAGE)
+
+
+@csrf_exempt
+@require_safe
+@condition(etag_func=lambda request: the_manifest().etag)
+async def manifest(request: HttpRequest) -> HttpResponse:
+    return the_manifest().respond(request, Cache_Control="no-cache")
+
+
+@csrf_exempt
+@require_safe
+async def file(request: HttpRequest, name: str) -> HttpResponse:
+    """One of the files, for ever: what changes has another address."""
+    try:
+        made = the_file(name)
+    except (PackagesMissing, KeyError):
+        raise Http404 from None
+    return made.respond(request, Cache_Control=_FOREVER)
+
+
+def _etag(make: Any) -> str | None:
+    try:
+        return str(make().etag)
+    except PackagesMissing:
+        return None
+
+
+def _unavailable(error: PackagesMissing) -> HttpResponse:
+    return HttpResponse(f"{error}\n", status=503, content_type="text/plain; charset=utf-8")

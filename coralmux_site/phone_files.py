@@ -1,0 +1,171 @@
+"""The files of the phone in the browser: ours under static/phone, and npm packages'.
+
+Knows no Django: settings ask for the digest before Django is there, and the wheel's
+build for what to pack.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from pathlib import Path, PurePosixPath
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+CHECKOUT = PACKAGE_DIR.parent
+
+# What a page may import by a bare name: the file in node_modules. Nothing else of the
+# packages is served.
+IMPORTS = {
+    "preact": "preact/dist/preact.mjs",
+    "preact/hooks": "preact/hooks/dist/hooks.mjs",
+    "htm": "htm/dist/htm.module.js",
+    "marked": "marked/lib/marked.esm.js",
+    "dompurify": "dompurify/dist/purify.es.mjs",
+    "qr": "qr/index.js",
+    "qr/decode.js": "qr/decode.js",
+    "idb-keyval": "idb-keyval/dist/index.js",
+}
+# Who hands out a package hands out its licence.
+LICENSES = (
+    "preact/LICENSE",
+    "htm/LICENSE",
+    "marked/LICENSE",
+    "dompurify/LICENSE",
+    "qr/LICENSE-MIT",
+    "idb-keyval/LICENCE",
+)
+NPM = (*IMPORTS.values(), *LICENSES)
+
+MAIN = "app/main.js"
+FRAGMENT = "app/fragment.js"
+WORKER = "service-worker.js"
+
+TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    "": "text/plain; charset=utf-8",
+}
+
+# `import … from "x"` and `export … from "x"`, not `import("x")`, which waits until it is wanted.
+_STATIC_IMPORT = re.compile(
+    r"""^(?:import\s*|(?:import|export)\b[^"'();=]*\bfrom\s*)["']([^"']+)["']""", re.MULTILINE
+)
+
+
+class PackagesMissing(Exception):
+    """The npm packages are not installed; the text says what to do."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The phone's packages are not installed at this relay. Its operator installs Node.js "
+            "with npm, types `make install` where the relay's code is, and starts the relay again."
+        )
+
+
+def folder() -> Path:
+    """Where our files are: inside the package of a wheel, at the top of a checkout."""
+    packed = PACKAGE_DIR / "static" / "phone"
+    return packed if packed.is_dir() else CHECKOUT / "static" / "phone"
+
+
+def npm_folder() -> Path:
+    """Where the packages are, in the same two cases."""
+    packed = folder() / "npm"
+    return packed if packed.is_dir() else CHECKOUT / "node_modules"
+
+
+@functools.cache
+def ours() -> dict[str, Path]:
+    """Our files that are served, by name: app/main.js, styles/base.css, …"""
+    root = folder()
+    found = {
+        path.relative_to(root).as_posix(): path
+        for path in sorted(root.rglob("*"))
+        if path.suffix in TYPES and path.is_file()
+    }
+    return {
+        name: path
+        for name, path in found.items()
+        if name != WORKER and path.suffix and not name.startswith("npm/")
+    }
+
+
+@functools.cache
+def packages() -> dict[str, Path]:
+    """The packages' files that are served: npm/preact/dist/preact.mjs, …
+
+    Raises PackagesMissing where one is not there.
+    """
+    root = npm_folder()
+    found = {f"npm/{name}": root / name for name in NPM}
+    if not all(path.is_file() for path in found.values()):
+        raise PackagesMissing
+    return found
+
+
+@functools.cache
+def served() -> dict[str, Path]:
+    """Every file by the name under which it is served. Raises PackagesMissing."""
+    return {**ours(), **packages()}
+
+
+@functools.cache
+def digest() -> str:
+    """Changes when a file does. Eight hexadecimal digits."""
+    try:
+        files = served()
+    except PackagesMissing:
+        files = ours()
+    total = hashlib.sha256()
+    for name, path in sorted(files.items()):
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:8]
+
+
+def media_type(name: str) -> str:
+    """The Content-Type of a served file."""
+    return TYPES.get(PurePosixPath(name).suffix, TYPES[""])
+
+
+def styles() -> list[str]:
+    """Our style sheets, the one with the properties first."""
+    names = [name for name in ours() if name.endswith(".css")]
+    return sorted(names, key=lambda name: (name != "styles/base.css", name))
+
+
+def modules() -> list[str]:
+    """What the page loads before it can begin: main and all that it imports, at whatever depth.
+
+    Raises PackagesMissing.
+    """
+    found: list[str] = []
+    waiting = [MAIN]
+    while waiting:
+        name = waiting.pop()
+        if name in found or name not in served():
+            continue
+        found.append(name)
+        source = served()[name].read_text("utf-8")
+        waiting += [_resolved(name, target) for target in _STATIC_IMPORT.findall(source)]
+    return found
+
+
+def shell() -> list[str]:
+    """What a page that is offline needs: everything but the licences. Raises PackagesMissing."""
+    return [name for name in served() if name.removeprefix("npm/") not in LICENSES]
+
+
+def _resolved(importer: str, target: str) -> str:
+    if target in IMPORTS:
+        return f"npm/{IMPORTS[target]}"
+    parts: list[str] = list(PurePosixPath(importer).parent.parts)
+    for part in target.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part != ".":
+            parts.append(part)
+    return "/".join(parts)
