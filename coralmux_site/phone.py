@@ -32,7 +32,8 @@ _ICONS = (
     ("icons/icon-512.png", "512x512", "any"),
     ("icons/maskable-512.png", "512x512", "maskable"),
 )
-LIGHT, DARK = "#ffffff", "#101418"
+# The surfaces of styles/base.css.
+LIGHT, DARK = "#faf8f6", "#171413"
 
 _FOREVER = f"public, max-age={365 * 24 * 3600}, immutable"
 
@@ -114,7 +115,7 @@ def the_page() -> Made:
             "modules": [url(name) for name in phone_files.modules()],
             "styles": [url(name) for name in phone_files.styles()],
             "icon": url("icons/icon.svg"),
-            "touch_icon": url("icons/icon-192.png"),
+            "touch_icon": url("icons/touch-180.png"),
             "manifest": MANIFEST,
             "import_map": import_map(),
             "light": LIGHT,
@@ -133,8 +134,7 @@ def the_worker() -> Made:
         "\n".join((source, the_page().etag, the_manifest().etag, *paths)).encode()
     ).hexdigest()[:16]
     head = (
-        f"const VERSION = {json.dumps(version)};\n"
-        f"const PATHS = {json.dumps(paths, indent=2)};\n\n"
+        f"const VERSION = {json.dumps(version)};\nconst PATHS = {json.dumps(paths, indent=2)};\n\n"
     )
     return Made(
         (head + source).encode(),

@@ -19,6 +19,8 @@ WHAT_IS_INSTALLED = (
     "requirements-model.txt",
     "requirements-dev.txt",
     "pyproject.toml",
+    "package.json",
+    "package-lock.json",
 )
 
 
@@ -31,6 +33,9 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / ".venv").mkdir()
     for age, stamp in ((20, ".relay"), (15, ".agent"), (10, ".model"), (10, ".dev")):
         touch(tmp_path / ".venv" / stamp, ago=age)
+    (tmp_path / "node_modules").mkdir()
+    for stamp in (".phone", ".dev"):
+        touch(tmp_path / "node_modules" / stamp, ago=10)
     return tmp_path
 
 
@@ -55,6 +60,7 @@ def would_run(checkout: Path, *targets: str) -> str:
 def test_again_with_nothing_to_install_nothing_is_installed(checkout: Path, target: str) -> None:
     commands = would_run(checkout, target)
     assert "pip" not in commands
+    assert "npm ci" not in commands
     assert ("coralmux-relay -addr" in commands) is (target == "run")
     assert ("python -m demo" in commands) is (target == "demo")
     assert ("python -m pytest" in commands) is target.startswith("test")
@@ -78,6 +84,38 @@ def test_what_changed_is_installed_again(
         "pip install" in line and line.endswith(installs)
         for line in would_run(checkout, target).splitlines()
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "all_of_them"), [("run", False), ("demo", False), ("test", True)]
+)
+def test_who_only_serves_the_phone_does_not_install_what_checks_it(
+    checkout: Path, target: str, all_of_them: bool
+) -> None:
+    touch(checkout / "package-lock.json")
+    commands = would_run(checkout, target)
+    assert commands.count("npm ci") == 1
+    assert ("--omit=dev" not in commands) is all_of_them
+
+
+@pytest.mark.parametrize("ci", ["true", ""])
+def test_without_npm_only_ci_gives_up(checkout: Path, ci: str) -> None:
+    touch(checkout / "package-lock.json")
+    programs = checkout / "programs"
+    programs.mkdir()
+    for name in ("sh", "test", "touch"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    made = subprocess.run(
+        [str(shutil.which("make")), "node_modules/.phone"],
+        cwd=checkout,
+        env={"PATH": str(programs), "CI": ci},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert "install Node.js 20" in made.stdout
+    assert (made.returncode != 0) is (ci == "true")
 
 
 def test_running_the_relay_installs_nothing_for_the_tests(checkout: Path) -> None:
