@@ -137,6 +137,12 @@ def styles() -> list[str]:
     return sorted(names, key=lambda name: (name != "styles/base.css", name))
 
 
+def imports(name: str) -> list[str]:
+    """The files that a served module imports before it runs. Raises PackagesMissing."""
+    source = served()[name].read_text("utf-8")
+    return [_resolved(name, target) for target in _STATIC_IMPORT.findall(source)]
+
+
 def modules() -> list[str]:
     """What the page loads before it can begin: main and all that it imports, at whatever depth.
 
@@ -146,11 +152,9 @@ def modules() -> list[str]:
     waiting = [MAIN]
     while waiting:
         name = waiting.pop()
-        if name in found or name not in served():
-            continue
-        found.append(name)
-        source = served()[name].read_text("utf-8")
-        waiting += [_resolved(name, target) for target in _STATIC_IMPORT.findall(source)]
+        if name in served() and name not in found:
+            found.append(name)
+            waiting += imports(name)
     return found
 
 
