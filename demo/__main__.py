@@ -183,8 +183,11 @@ class Demo:
                 f"no authority certifies {self._address}. Its SHA-256 is\n"
                 f"  {lan.fingerprint(self._state)}\n"
             )
-        say("The relay does not serve the link's page yet; coralmux-phone is the phone of today.")
-        say(f'Type in another terminal:\n\n  {ask} ask "Say hello"\n\nor, for a chat:\n\n  {ask}\n')
+        if self._address is None:
+            say("Open it in a browser on this machine, and chat.")
+        else:
+            say("Scan the code with your phone's camera, open what it says, and chat.")
+        say(f'Or, in another terminal:\n\n  {ask} ask "Say hello"\n')
         if model:
             say("SmolLM2 answers, a language model of 135 million parameters, on this machine.")
         else:

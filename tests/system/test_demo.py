@@ -146,6 +146,7 @@ def test_the_real_model_answers_without_any_network_and_ctrl_c_ends_it_all(
             running.inside = ("nsenter", "-t", str(running.process.pid), "-n")
         assert len(running.parts) == 3
         assert "▀" in running.text, "no QR code was drawn"
+        assert "Open it in a browser" in running.text
         asked = running.ask("--json", "Say hello")
         assert asked.returncode == 0, asked.stderr + running.text
         events = [json.loads(line) for line in asked.stdout.splitlines()]
