@@ -33,6 +33,7 @@ class Part:
 
 PARTS = {
     "chromium": Part("chromium", package="chromium"),
+    "node": Part("node", package="nodejs"),
 }
 
 
