@@ -28,6 +28,9 @@ examples:
   coralmux-relay token list
       tokens, who is connected last, bytes used (see: coralmux-relay token --help)
 
+  coralmux-relay phone-page DIR
+      write the phone's page to a new folder, to serve it from elsewhere (docs/phone.md)
+
 Flags take one dash or two. Every limit and timer is an environment variable:
 see docs/settings.md. A file .env in the working directory is read too.
 """
@@ -74,12 +77,14 @@ class _Refused(Exception):
 
 def _run(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    if options.rest and options.command != "token":
+    if options.rest and options.command == "serve":
         raise _Refused(f"unknown argument {options.rest[0]!r}. Try coralmux-relay --help.", 2)
     _set_environment(options)
     _set_up_django()
     if options.command == "token":
         return _token(options.rest)
+    if options.command == "phone-page":
+        return _phone_page(options.rest)
     return _serve(options)
 
 
@@ -138,10 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "command",
         nargs="?",
-        choices=["serve", "token"],
+        choices=["serve", "token", "phone-page"],
         default="serve",
-        metavar="serve | token",
-        help="serve (the default), or manage tokens",
+        metavar="serve | token | phone-page",
+        help="serve (the default), manage tokens, or write the phone's page",
     )
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
@@ -207,6 +212,20 @@ def _token(arguments: list[str]) -> int:
     _migrate()
     command = load_command_class("pairing", _TOKEN_COMMANDS[name])
     command.run_from_argv(["coralmux-relay token", name, *rest])
+    return 0
+
+
+def _phone_page(arguments: list[str]) -> int:
+    from coralmux_site import phone_files, phone_folder
+
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise _Refused("phone-page takes the folder to write: coralmux-relay phone-page DIR", 2)
+    try:
+        phone_folder.write(Path(arguments[0]))
+    except phone_files.PackagesMissing as error:
+        raise _Refused(str(error)) from None
+    except OSError as error:
+        raise _Refused(f"the page cannot be written: {error.strerror or error}") from None
     return 0
 
 

@@ -10,6 +10,7 @@ import functools
 import gzip
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from django.views.decorators.http import condition, require_safe
 
 from coralmux_site import phone_files
 from coralmux_site.phone_files import PackagesMissing
+
+# Where a file is, by its name.
+Address = Callable[[str], str]
 
 PAGE = "/phone"
 WORKER = "/phone/service-worker.js"
@@ -75,24 +79,83 @@ class Made:
         return response
 
 
-@functools.cache
-def import_map() -> str:
-    """Which file each bare name of an import is, as the page has it."""
-    return json.dumps(
-        {"imports": {name: url(f"npm/{path}") for name, path in phone_files.IMPORTS.items()}}
+def page_for(address: Address, *, manifest: str, worker: str, elsewhere: bool = False) -> Made:
+    """The page, whose files have these addresses. Raises PackagesMissing.
+
+    With `elsewhere` it is at no relay, talks to all of them, and carries its policy itself.
+    """
+    import_map = json.dumps(
+        {"imports": {name: address(f"npm/{path}") for name, path in phone_files.IMPORTS.items()}}
     )
+    policy = _policy(
+        import_map, "'self' wss: ws://127.0.0.1:* ws://localhost:*" if elsewhere else "'self'"
+    )
+    text = render_to_string(
+        "phone.html",
+        {
+            # The only one that a page cannot set by itself, and no browser takes from it.
+            "policy": policy.replace("frame-ancestors 'none'; ", "") if elsewhere else "",
+            "fragment": address(phone_files.FRAGMENT),
+            "main": address(phone_files.MAIN),
+            "modules": [address(name) for name in phone_files.modules()],
+            "styles": [address(name) for name in phone_files.styles()],
+            "icon": address("icons/icon.svg"),
+            "touch_icon": address("icons/touch-180.png"),
+            "manifest": manifest,
+            "worker": worker,
+            "import_map": import_map,
+            "light": LIGHT,
+            "dark": DARK,
+        },
+    )
+    return Made(text.encode(), "text/html; charset=utf-8", policy)
 
 
-def policy() -> str:
-    """What the page may do: run our files, and talk to this relay."""
-    import_map_hash = base64.b64encode(hashlib.sha256(import_map().encode()).digest()).decode()
+def worker_for(page: Made, manifest: Made, paths: list[str]) -> Made:
+    """The service worker, which begins with what it keeps: these paths, the page's first."""
+    source = (phone_files.folder() / phone_files.WORKER).read_text("utf-8")
+    version = hashlib.sha256(
+        "\n".join((source, page.etag, manifest.etag, *paths)).encode()
+    ).hexdigest()[:16]
+    head = (
+        f"const VERSION = {json.dumps(version)};\nconst PATHS = {json.dumps(paths, indent=2)};\n\n"
+    )
+    policy = "default-src 'none'; connect-src 'self'"
+    return Made((head + source).encode(), phone_files.TYPES[".js"], policy)
+
+
+def manifest_for(address: Address, page: str) -> Made:
+    """What makes an app of the page."""
+    manifest: dict[str, Any] = {
+        "name": "CoralMux",
+        "short_name": "CoralMux",
+        "description": "Talk to your AI agent, end-to-end encrypted.",
+        "start_url": page,
+        "scope": page,
+        "display": "standalone",
+        "theme_color": LIGHT,
+        "background_color": LIGHT,
+        "icons": [
+            {"src": address("icons/icon.svg"), "sizes": "any", "type": "image/svg+xml"},
+            *(
+                {"src": address(name), "sizes": sizes, "type": "image/png", "purpose": purpose}
+                for name, sizes, purpose in _ICONS
+            ),
+        ],
+    }
+    return Made(json.dumps(manifest, indent=2).encode(), "application/manifest+json")
+
+
+def _policy(import_map: str, connect: str) -> str:
+    """What the page may do: run our files, and talk to relays."""
+    import_map_hash = base64.b64encode(hashlib.sha256(import_map.encode()).digest()).decode()
     return "; ".join(
         (
             "default-src 'none'",
             f"script-src 'self' 'sha256-{import_map_hash}'",
             "style-src 'self'",
             "img-src 'self' blob: data:",
-            "connect-src 'self'",
+            f"connect-src {connect}",
             "worker-src 'self'",
             "manifest-src 'self'",
             "base-uri 'none'",
@@ -107,63 +170,19 @@ def policy() -> str:
 @functools.cache
 def the_page() -> Made:
     """Raises PackagesMissing."""
-    text = render_to_string(
-        "phone.html",
-        {
-            "fragment": url(phone_files.FRAGMENT),
-            "main": url(phone_files.MAIN),
-            "modules": [url(name) for name in phone_files.modules()],
-            "styles": [url(name) for name in phone_files.styles()],
-            "icon": url("icons/icon.svg"),
-            "touch_icon": url("icons/touch-180.png"),
-            "manifest": MANIFEST,
-            "import_map": import_map(),
-            "light": LIGHT,
-            "dark": DARK,
-        },
-    )
-    return Made(text.encode(), "text/html; charset=utf-8", policy())
+    return page_for(url, manifest=MANIFEST, worker=WORKER)
 
 
 @functools.cache
 def the_worker() -> Made:
-    """The service worker, which begins with what it keeps. Raises PackagesMissing."""
-    paths = [PAGE, MANIFEST, *(url(name) for name in phone_files.shell())]
-    source = (phone_files.folder() / phone_files.WORKER).read_text("utf-8")
-    version = hashlib.sha256(
-        "\n".join((source, the_page().etag, the_manifest().etag, *paths)).encode()
-    ).hexdigest()[:16]
-    head = (
-        f"const VERSION = {json.dumps(version)};\nconst PATHS = {json.dumps(paths, indent=2)};\n\n"
-    )
-    return Made(
-        (head + source).encode(),
-        phone_files.TYPES[".js"],
-        "default-src 'none'; connect-src 'self'",
-    )
+    """Raises PackagesMissing."""
+    paths = [PAGE, MANIFEST, *map(url, phone_files.shell())]
+    return worker_for(the_page(), the_manifest(), paths)
 
 
 @functools.cache
 def the_manifest() -> Made:
-    manifest: dict[str, Any] = {
-        "id": PAGE,
-        "name": "CoralMux",
-        "short_name": "CoralMux",
-        "description": "Talk to your AI agent, end-to-end encrypted.",
-        "start_url": PAGE,
-        "scope": PAGE,
-        "display": "standalone",
-        "theme_color": LIGHT,
-        "background_color": LIGHT,
-        "icons": [
-            {"src": url("icons/icon.svg"), "sizes": "any", "type": "image/svg+xml"},
-            *(
-                {"src": url(name), "sizes": sizes, "type": "image/png", "purpose": purpose}
-                for name, sizes, purpose in _ICONS
-            ),
-        ],
-    }
-    return Made(json.dumps(manifest, indent=2).encode(), "application/manifest+json")
+    return manifest_for(url, PAGE)
 
 
 @functools.cache

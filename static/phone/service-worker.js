@@ -1,13 +1,13 @@
 // Keeps the phone's page and its files, so that it opens at once and without a network.
-// The relay writes VERSION and PATHS before this: what is kept, by fixed paths alone.
+// VERSION and PATHS are written before this: what is kept, by fixed paths alone, the page first.
 //
 // A new version is fetched whole into a cache of its own and waits until the page says
 // {type: "activate"}, or until no page is open. Page and files are always of one version.
 
 const PREFIX = "coralmux-phone-";
 const CACHE = PREFIX + VERSION;
-const KEPT = new Set(PATHS);
-const [PAGE] = PATHS;
+const [PAGE, ...FILES] = PATHS.map((path) => new URL(path, self.location.href).pathname);
+const KEPT = new Set(FILES);
 
 self.addEventListener("install", (event) => {
   event.waitUntil(keep());

@@ -158,7 +158,7 @@ def test_the_manifest_makes_an_app_of_it() -> None:
     answer = get("/phone/manifest.webmanifest")
     manifest = answer.json()
     assert answer["Content-Type"] == "application/manifest+json"
-    assert manifest["start_url"] == manifest["scope"] == manifest["id"] == "/phone"
+    assert manifest["start_url"] == manifest["scope"] == "/phone"
     assert manifest["display"] == "standalone"
     for icon in manifest["icons"]:
         picture = get(icon["src"])
