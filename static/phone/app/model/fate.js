@@ -1,0 +1,77 @@
+/** What becomes of a question whose asking ended in an error. */
+
+import { AgentError, CoralmuxError, RelayRefused } from "../../core/errors.js";
+
+/** @typedef {import("./message.js").Failure} Failure */
+/** @typedef {import("./banner.js").Pause} Pause */
+
+/**
+ * `again`: it goes back to those that wait, under the same id. `pause`: so do all, until a time.
+ * `history`: the agent got it before, and may remember its answer. `failed`: the user must decide.
+ * @typedef {{kind: "again"} | {kind: "pause", pause: Pause} | {kind: "history"}
+ *   | {kind: "failed", failure: Failure}} Fate
+ */
+
+// Times that a question goes out although its agent reports that it never came.
+const TRIES = 3;
+
+// Milliseconds, where the relay does not say when.
+const RATE_PAUSE = 10_000;
+
+/** Errors that say that the question did not get there, and that waiting helps. */
+const UNDELIVERED = ["NotConnected", "PeerOffline", "PairingRefused", "Stopped", "StoreError"];
+
+/**
+ * @param {unknown} error
+ * @param {{version: 1 | 2, heard: boolean, tries: number, now: number}} facts `heard`: something
+ *   of the answer came; `tries`: how often the question went out
+ * @returns {Fate}
+ */
+export function fateOf(error, { version, heard, tries, now }) {
+  const failed = /** @type {Fate} */ ({ kind: "failed", failure: failureOf(error) });
+  if (heard || !(error instanceof CoralmuxError)) return failed;
+  if (UNDELIVERED.includes(error.name)) return { kind: "again" };
+  // Version 2 takes each id once, so that sending again is safe.
+  if (error.name === "ConnectionLost") return version === 2 ? { kind: "again" } : failed;
+  if (error.name === "MessageLost") return tries < TRIES ? { kind: "again" } : failed;
+  if (error instanceof AgentError && error.code === "DUPLICATE") return { kind: "history" };
+  if (error instanceof RelayRefused) {
+    const pause = pauseOf(error.code, error.retryAfterMs, now);
+    if (pause) return { kind: "pause", pause };
+  }
+  return failed;
+}
+
+/**
+ * @param {string} code of the relay's refusal
+ * @param {number | null} retryAfterMs
+ * @param {number} now Unix milliseconds
+ * @returns {Pause | null} null where waiting does not help
+ */
+export function pauseOf(code, retryAfterMs, now) {
+  if (code === "RATE_LIMITED") {
+    return { kind: "rate-limit", until: now + (retryAfterMs ?? RATE_PAUSE), code };
+  }
+  if (code === "DAILY_QUOTA_EXCEEDED" || code === "MONTHLY_QUOTA_EXCEEDED") {
+    const date = new Date(now);
+    const [year, month, day] = [date.getUTCFullYear(), date.getUTCMonth(), date.getUTCDate()];
+    const reset =
+      code === "DAILY_QUOTA_EXCEEDED"
+        ? Date.UTC(year, month, day + 1)
+        : Date.UTC(year, month + 1, 1);
+    return { kind: "quota", until: retryAfterMs === null ? reset : now + retryAfterMs, code };
+  }
+  return null;
+}
+
+/**
+ * @param {unknown} error
+ * @returns {Failure}
+ */
+export function failureOf(error) {
+  if (!(error instanceof CoralmuxError)) return { name: "Error" };
+  const { name } = error;
+  const code = "code" in error ? String(error.code) : undefined;
+  // The library's own words are for programs; an agent's are for people.
+  return error instanceof AgentError ? { name, code, text: error.message } : { name, code };
+}

@@ -1,0 +1,69 @@
+/** What an agent remembers of a conversation. */
+
+import { Message } from "./message.js";
+
+/** @typedef {{role: string, content: string, timestamp: unknown}} Entry */
+
+/**
+ * Messages for what is not here yet.
+ * @param {Entry[]} entries oldest first
+ * @param {Message[]} here
+ * @returns {Message[]}
+ */
+export function merged(entries, here) {
+  const said = here.map(({ role, text }) => ({ role, text }));
+  const messages = entries
+    .filter(({ role, content }) => roleOf(role) && content)
+    .map(({ role, content, timestamp }) => ({
+      role: /** @type {"user" | "agent"} */ (roleOf(role)),
+      text: content,
+      at: time(timestamp),
+    }));
+  const fresh = [];
+  // From the newest: what is here was said last.
+  for (const message of messages.reverse()) {
+    const known = said.findLastIndex(
+      ({ role, text }) => role === message.role && text === message.text,
+    );
+    if (known >= 0) said.splice(known, 1);
+    else fresh.push(message);
+  }
+  let last = here[0]?.at ?? Date.now();
+  return fresh
+    .map(({ role, text, at }) => {
+      last = Math.min(at ?? last, last);
+      return new Message({ id: crypto.randomUUID(), role, text, at: last, state: "done" });
+    })
+    .reverse();
+}
+
+/**
+ * The answer to a question, if the agent remembers both.
+ * @param {Entry[]} entries oldest first
+ * @param {string} question
+ * @returns {string | null}
+ */
+export function answerTo(entries, question) {
+  const asked = entries.findLastIndex(
+    ({ role, content }) => role === "user" && content === question,
+  );
+  const next = asked < 0 ? undefined : entries[asked + 1];
+  return next && roleOf(next.role) === "agent" ? next.content : null;
+}
+
+/** @param {string} role */
+function roleOf(role) {
+  if (role === "user") return "user";
+  return role === "assistant" || role === "agent" ? "agent" : null;
+}
+
+/**
+ * Unix milliseconds of what an agent may give: those, or seconds, or a date.
+ * @param {unknown} timestamp
+ * @returns {number | null}
+ */
+function time(timestamp) {
+  if (typeof timestamp === "string") return Date.parse(timestamp) || null;
+  if (typeof timestamp !== "number" || !Number.isFinite(timestamp) || timestamp <= 0) return null;
+  return timestamp < 1e11 ? timestamp * 1000 : timestamp;
+}

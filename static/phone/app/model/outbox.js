@@ -1,0 +1,414 @@
+/**
+ * The questions of a pairing that wait to be sent, and those that wait for their answers.
+ *
+ * They go out in the order in which they were written, each once it is kept: one after another in
+ * version 1, and in version 2 one behind the other while answers run side by side. One that is not
+ * known to have arrived goes back to its place.
+ */
+
+import { AttachmentError } from "../../core/errors.js";
+import { failureOf, fateOf } from "./fate.js";
+import { answerTo } from "./history.js";
+import { scaled } from "./scaling.js";
+
+/** @typedef {import("./message.js").Message} Message */
+/** @typedef {import("./conversation.js").Conversation} Conversation */
+/** @typedef {import("../../core/answer.js").Answer} Answer */
+
+/**
+ * @typedef {object} Entry
+ * @property {Conversation} conversation
+ * @property {Message} question
+ * @property {Promise<void>} kept
+ * @property {number} tries how often it went out
+ * @property {number} order
+ * @property {Answer} [asking]
+ * @property {Message} [answer]
+ * @property {boolean} [heard] whether something of its answer came
+ * @property {boolean} [dropped] nobody wants it any more
+ */
+
+// Milliseconds until a question goes out again where the relay says that the agent is away
+// although it is not: it reads slowly. Doubled each time.
+const UNTAKEN = 1000;
+const UNTAKEN_MAX = 30_000;
+
+// Entries of the agent's memory among which an answer is looked for.
+const MEMORY = 20;
+
+// Milliseconds that a browser's timer can wait.
+const LONGEST = 2 ** 31 - 1;
+
+export class Outbox {
+  /** @type {import("./banner.js").Pause | null} what keeps questions back */
+  pause = null;
+  /** @type {Entry[]} those that wait, in order */
+  #waiting = [];
+  /** @type {Set<Entry>} those on their way */
+  #asking = new Set();
+  #order = 0;
+  #running = false;
+  /** until when nothing goes out, Unix milliseconds */
+  #quiet = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #phone;
+  #onChange;
+
+  /**
+   * @param {() => import("../../core/index.js").Phone | null} phone
+   * @param {() => void} onChange told when `pause` or `conversations` change
+   */
+  constructor(phone, onChange) {
+    this.#phone = phone;
+    this.#onChange = onChange;
+  }
+
+  /** The conversations that have something waiting or under way. */
+  get conversations() {
+    return new Set([...this.#waiting, ...this.#asking].map(({ conversation }) => conversation));
+  }
+
+  /** @param {Message} message */
+  has(message) {
+    return this.#find(message) !== undefined;
+  }
+
+  /**
+   * @param {Conversation} conversation
+   * @param {Message} question
+   * @param {Promise<void>} kept when it is kept
+   */
+  add(conversation, question, kept) {
+    this.#order += 1;
+    this.#waiting.push({ conversation, question, kept, tries: 0, order: this.#order });
+    this.#onChange();
+    this.run();
+  }
+
+  /** Sends what waits, if the agent is there. Safe to call at any time. */
+  async run() {
+    if (this.#running) return;
+    this.#running = true;
+    try {
+      for (let entry = this.#next(); entry; entry = this.#next()) {
+        this.#waiting.splice(this.#waiting.indexOf(entry), 1);
+        this.#asking.add(entry);
+        await this.#send(entry);
+      }
+    } finally {
+      this.#running = false;
+    }
+  }
+
+  /**
+   * Ends an answer, or keeps a question from being sent.
+   * @param {Message} message the question or its answer
+   */
+  stop(message) {
+    const entry = this.#find(message);
+    if (!entry) return;
+    if (entry.asking) {
+      entry.asking.cancel();
+      return;
+    }
+    this.#forget(entry);
+    entry.question.state = "cancelled";
+    entry.conversation.update(entry.question);
+  }
+
+  /**
+   * A message is deleted: nothing comes of it any more.
+   * @param {Message} message
+   */
+  drop(message) {
+    const entry = this.#find(message);
+    if (!entry) return;
+    this.#forget(entry);
+    entry.asking?.cancel();
+  }
+
+  /**
+   * Sends nothing for a while.
+   * @param {import("./banner.js").Pause | null} pause null ends it
+   */
+  hold(pause) {
+    this.pause = pause;
+    this.#wait(pause?.until ?? 0);
+    this.#onChange();
+  }
+
+  /** Sends nothing any more. */
+  close() {
+    clearTimeout(this.#timer);
+    this.#waiting = [];
+    for (const entry of this.#asking) entry.dropped = true;
+    this.#asking.clear();
+  }
+
+  /** @returns {Entry | undefined} what can go out now */
+  #next() {
+    const phone = this.#phone();
+    if (phone?.state.kind !== "ready" || Date.now() < this.#quiet) return undefined;
+    if (phone.version === 1 && this.#asking.size) return undefined;
+    return this.#waiting[0];
+  }
+
+  /**
+   * Sends a question, and returns when it went out or failed.
+   * @param {Entry} entry
+   */
+  async #send(entry) {
+    const { conversation, question } = entry;
+    const phone = this.#phone();
+    question.state = "sending";
+    question.error = null;
+    // Persisted before it is sent; what cannot be kept is sent all the same.
+    await Promise.all([entry.kept, conversation.update(question)]);
+    if (entry.dropped || !phone) return;
+    let attachments;
+    try {
+      attachments = await this.#attachments(entry, phone);
+    } catch (error) {
+      this.#failed(entry, error);
+      return;
+    }
+    if (entry.dropped) return;
+    entry.tries += 1;
+    entry.heard = false;
+    const asking = phone.ask(question.text, {
+      agentId: conversation.agentId,
+      id: question.wireId,
+      attachments,
+      onProgress: (attachment, sent, total) => {
+        const picture = question.pictures[attachments.indexOf(attachment)];
+        picture.progress = sent < total ? sent / total : undefined;
+        conversation.grow(question);
+      },
+    });
+    entry.asking = asking;
+    const sent = new Promise((resolve) => {
+      asking.addEventListener("sent", () => {
+        question.state = "sent";
+        entry.answer = conversation.begin(question);
+        conversation.update(question);
+        resolve(undefined);
+      });
+    });
+    this.#listen(entry, asking);
+    const over = asking.finished.then(
+      (end) => this.#answered(entry, end),
+      (error) => this.#failed(entry, error),
+    );
+    await Promise.race([sent, over]);
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {Answer} asking
+   */
+  #listen(entry, asking) {
+    const { conversation } = entry;
+    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ work) => {
+      asking.addEventListener(type, (event) => {
+        if (!entry.answer || entry.dropped) return;
+        entry.heard = true;
+        work(/** @type {CustomEvent} */ (event).detail);
+      });
+    };
+    on("delta", () => {
+      const answer = /** @type {Message} */ (entry.answer);
+      answer.text = asking.text;
+      conversation.grow(answer);
+    });
+    on("tool", (tool) => {
+      const answer = /** @type {Message} */ (entry.answer);
+      answer.tool = tool;
+      conversation.grow(answer);
+    });
+    on("progress", ({ name, received, total }) => {
+      const answer = /** @type {Message} */ (entry.answer);
+      conversation.receiving(answer, name, total, total ? received / total : 1);
+    });
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {{text: string, attachments: any[], cancelled: boolean}} end
+   */
+  async #answered(entry, { text, attachments, cancelled }) {
+    const { conversation, question } = entry;
+    if (entry.dropped) return;
+    if (!entry.answer) {
+      // Stopped before it went out.
+      this.#forget(entry);
+      question.state = "cancelled";
+      await conversation.update(question);
+      return;
+    }
+    await this.#end(entry, text, cancelled ? "cancelled" : "done", attachments);
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} text
+   * @param {import("./message.js").State} state
+   * @param {any[]} attachments
+   * @param {import("./message.js").Failure | null} [failure]
+   */
+  async #end(entry, text, state, attachments, failure = null) {
+    const { conversation, question } = entry;
+    const answer = entry.answer ?? conversation.begin(question);
+    const files = attachments.filter((one) => one.data);
+    answer.links = attachments.filter((one) => one.url).map(({ url, name }) => ({ url, name }));
+    answer.text = text;
+    answer.pictures = await Promise.all(
+      files.map(({ name, type, data }) =>
+        conversation.received(name, type, data instanceof Blob ? data : new Blob([data], { type })),
+      ),
+    );
+    answer.tool = null;
+    answer.error = failure;
+    answer.state = state;
+    question.state = "done";
+    this.#forget(entry);
+    conversation.update(question);
+    await conversation.ended(answer);
+    this.run();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {unknown} error
+   */
+  async #failed(entry, error) {
+    if (entry.dropped) return;
+    const phone = this.#phone();
+    const version = phone?.version === 1 ? 1 : 2;
+    const { heard = false, tries } = entry;
+    const fate = fateOf(error, { version, heard, tries, now: Date.now() });
+    if (fate.kind === "pause") this.hold(fate.pause);
+    if (fate.kind === "again" || fate.kind === "pause") {
+      if (phone?.state.kind === "ready" && fate.kind === "again") {
+        this.#wait(Date.now() + Math.min(UNTAKEN * 2 ** (tries - 1), UNTAKEN_MAX));
+      }
+      this.#back(entry);
+      return;
+    }
+    const remembered = fate.kind === "history" ? await this.#remembered(entry) : null;
+    if (entry.dropped) return;
+    if (remembered !== null) {
+      await this.#end(entry, remembered, "done", []);
+      return;
+    }
+    const failure = failureOf(error);
+    // Once the agent has said something, the failure is its answer's; before, the question's.
+    if (heard || failure.name === "AgentError") {
+      const whole = error instanceof Error && "text" in error ? String(error.text) : null;
+      const { text = "", attachments = [] } = entry.asking ?? {};
+      await this.#end(entry, whole ?? text, "failed", attachments, failure);
+      return;
+    }
+    const { conversation, question, answer } = entry;
+    this.#forget(entry);
+    if (answer) await conversation.remove(answer);
+    question.state = "failed";
+    question.error = failure;
+    for (const picture of question.pictures) picture.progress = undefined;
+    await conversation.update(question);
+    this.run();
+  }
+
+  /**
+   * Puts a question back to those that wait.
+   * @param {Entry} entry
+   */
+  #back(entry) {
+    const { conversation, question, answer } = entry;
+    this.#asking.delete(entry);
+    entry.asking = undefined;
+    entry.answer = undefined;
+    if (answer) conversation.remove(answer);
+    question.state = "waiting";
+    for (const picture of question.pictures) picture.progress = undefined;
+    entry.kept = conversation.update(question);
+    this.#waiting.push(entry);
+    this.#waiting.sort((one, other) => one.order - other.order);
+    this.run();
+  }
+
+  /**
+   * The answer to a question that the agent got before, if it remembers that.
+   * @param {Entry} entry
+   * @returns {Promise<string | null>}
+   */
+  async #remembered({ conversation, question }) {
+    try {
+      const { agentId } = conversation;
+      const entries = await this.#phone()?.history({ agentId, limit: MEMORY });
+      return answerTo(entries ?? [], question.text);
+    } catch {
+      return null;
+    }
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {import("../../core/index.js").Phone} phone
+   * @returns {Promise<import("../../core/phone.js").Attachment[]>}
+   */
+  async #attachments({ conversation, question }, phone) {
+    const { pictures } = question;
+    const room = Math.floor(phone.maxInlineBytes / Math.max(1, pictures.length));
+    return await Promise.all(
+      pictures.map(async (picture) => {
+        const { name, type } = picture;
+        const whole = await picture.blob();
+        if (phone.version === 2) return { name, type, data: whole };
+        const data = await scaled(whole, room);
+        if (!data) {
+          throw new AttachmentError("This picture cannot be made small enough. Send another one.", {
+            code: "TOO_LARGE_INLINE",
+          });
+        }
+        if (data !== whole) {
+          picture.scaled = true;
+          conversation.update(question);
+        }
+        return { name, type: data.type, data };
+      }),
+    );
+  }
+
+  /** @param {Message} message */
+  #find(message) {
+    const found = (/** @type {Entry} */ { question, answer }) =>
+      question === message || answer === message;
+    return this.#waiting.find(found) ?? [...this.#asking].find(found);
+  }
+
+  /** @param {Entry} entry */
+  #forget(entry) {
+    entry.dropped = true;
+    this.#asking.delete(entry);
+    this.#waiting = this.#waiting.filter((other) => other !== entry);
+    this.#onChange();
+  }
+
+  /** @param {number} until Unix milliseconds */
+  #wait(until) {
+    this.#quiet = until;
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(
+      () => {
+        if (Date.now() < this.#quiet) {
+          this.#wait(this.#quiet);
+          return;
+        }
+        if (this.pause) this.hold(null);
+        else this.run();
+      },
+      Math.min(Math.max(0, until - Date.now()), LONGEST),
+    );
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The messages of a conversation at rest: pages of at most 64, each a sealed record.
+ *
+ * A new message rewrites the last page, a changed one the page that it stands on. One write of a
+ * page is on its way at a time; what changes meanwhile goes into the next one.
+ */
+
+/** Messages on a page: few enough to seal them at every new one, enough to fill a screen. */
+export const PAGE = 64;
+
+// Milliseconds between two writes of a page whose last message is still coming.
+const PACE = 1000;
+
+/** @typedef {{page?: number, toJSON(): any}} Kept what stands on a page */
+
+export class Pages {
+  #storage;
+  #prefix = "";
+  /** @type {Map<number, Kept[]>} the pages that are here, by number */
+  #pages = new Map();
+  /** @type {number[]} those that are kept and not here yet, ascending */
+  #left = [];
+  /** @type {Map<number, Promise<void>>} the last write of each page that has not ended */
+  #writes = new Map();
+  /** @type {Map<number, Promise<void>>} those of them that have not begun */
+  #due = new Map();
+  /** @type {Map<number, ReturnType<typeof setTimeout>>} */
+  #timers = new Map();
+  #closed = false;
+  #onTrouble;
+
+  /**
+   * @param {import("./database.js").Storage} storage
+   * @param {(error: unknown) => void} onTrouble told of what could not be kept
+   */
+  constructor(storage, onTrouble) {
+    this.#storage = storage;
+    this.#onTrouble = onTrouble;
+  }
+
+  /** Whether there are pages before those that were read. */
+  get hasOlder() {
+    return this.#left.length > 0;
+  }
+
+  /**
+   * Finds out which pages there are; reads none. Nothing else may be called before.
+   * @param {string} prefix of their names
+   * @returns {Promise<void>} rejects with StoreError
+   */
+  async open(prefix) {
+    this.#prefix = prefix;
+    const names = await this.#storage.names(this.#prefix);
+    this.#left = names.map((name) => Number.parseInt(name.slice(this.#prefix.length), 36));
+  }
+
+  /**
+   * Reads the newest page that is not here yet.
+   * @template {Kept} T
+   * @param {(record: any) => T} make
+   * @returns {Promise<T[]>} none where there is no more; rejects with StoreError
+   */
+  async older(make) {
+    const number = this.#left.at(-1);
+    if (number === undefined) return [];
+    // Where it cannot be read it is left alone: the pages before it still can be read, and
+    // what comes goes onto the one behind it.
+    this.#left.pop();
+    if (!this.#pages.has(number + 1)) this.#pages.set(number + 1, []);
+    const records = (await this.#storage.read(this.#name(number))) ?? [];
+    const messages = records.map(make);
+    if (!this.#pages.get(number + 1)?.length) this.#pages.delete(number + 1);
+    for (const message of messages) message.page = number;
+    this.#pages.set(number, messages);
+    return messages;
+  }
+
+  /**
+   * Puts a message at the end.
+   * @param {Kept} message
+   * @returns {Promise<void>} when it is kept, or `onTrouble` was told
+   */
+  append(message) {
+    const last = Math.max(0, ...this.#pages.keys());
+    const number = (this.#pages.get(last)?.length ?? 0) < PAGE ? last : last + 1;
+    message.page = number;
+    const page = this.#pages.get(number) ?? [];
+    page.push(message);
+    this.#pages.set(number, page);
+    return this.keep(message);
+  }
+
+  /**
+   * Writes the page of a message that has changed.
+   * @param {Kept} message
+   * @returns {Promise<void>} when it is kept, or `onTrouble` was told
+   */
+  async keep({ page }) {
+    if (page !== undefined) await this.#write(page);
+  }
+
+  /**
+   * Writes it within the second: for a message that goes on changing.
+   * @param {Kept} message
+   */
+  keepSoon({ page }) {
+    if (page === undefined || this.#timers.has(page)) return;
+    this.#timers.set(
+      page,
+      setTimeout(() => this.#write(page), PACE),
+    );
+  }
+
+  /**
+   * @param {Kept} message
+   * @returns {Promise<void>}
+   */
+  async remove(message) {
+    const { page } = message;
+    if (page === undefined) return;
+    const rest = (this.#pages.get(page) ?? []).filter((other) => other !== message);
+    this.#pages.set(page, rest);
+    message.page = undefined;
+    await this.#write(page);
+  }
+
+  /**
+   * Keeps these and no others: history came in before them.
+   * @param {Kept[]} messages oldest first
+   * @returns {Promise<void>}
+   */
+  async replace(messages) {
+    const before = [...this.#pages.keys()];
+    this.#pages.clear();
+    messages.forEach((message, index) => {
+      message.page = Math.floor(index / PAGE);
+      const page = this.#pages.get(message.page) ?? [];
+      page.push(message);
+      this.#pages.set(message.page, page);
+    });
+    await Promise.all([...new Set([...before, ...this.#pages.keys()])].map((n) => this.#write(n)));
+  }
+
+  /** Writes what waits to be written. */
+  async flush() {
+    await Promise.all([...this.#timers.keys()].map((number) => this.#write(number)));
+    await Promise.all(this.#writes.values());
+  }
+
+  /** Writes nothing any more: another tab does, or the pairing is forgotten. */
+  close() {
+    this.#closed = true;
+    for (const timer of this.#timers.values()) clearTimeout(timer);
+    this.#timers.clear();
+  }
+
+  /**
+   * @param {number} number
+   * @returns {Promise<void>}
+   */
+  #write(number) {
+    clearTimeout(this.#timers.get(number));
+    this.#timers.delete(number);
+    // One that has not begun yet takes this change along.
+    const due = this.#due.get(number);
+    if (due) return due;
+    const write = (this.#writes.get(number) ?? Promise.resolve()).then(async () => {
+      this.#due.delete(number);
+      await this.#put(number).catch(this.#onTrouble);
+      if (this.#writes.get(number) === write) this.#writes.delete(number);
+    });
+    this.#due.set(number, write);
+    this.#writes.set(number, write);
+    return write;
+  }
+
+  /** @param {number} number */
+  async #put(number) {
+    if (this.#closed) return;
+    const messages = this.#pages.get(number) ?? [];
+    if (messages.length) {
+      await this.#storage.write(this.#name(number), messages);
+    } else {
+      await this.#storage.remove(this.#name(number));
+    }
+  }
+
+  /** @param {number} number */
+  #name(number) {
+    return this.#prefix + number.toString(36).padStart(6, "0");
+  }
+}
