@@ -126,6 +126,7 @@ export class Conversation extends EventTarget {
     });
     this.draft = "";
     this.#pairing.outbox.add(this, message, this.#append(message));
+    this.#measure(message);
     return message;
   }
 
@@ -163,10 +164,9 @@ export class Conversation extends EventTarget {
    */
   async remove(message) {
     if (this.#pairing.live(this) !== this) return;
-    const index = this.messages.indexOf(message);
-    if (index < 0) return;
+    if (!this.messages.includes(message)) return;
     this.#pairing.outbox.drop(message);
-    this.messages.splice(index, 1);
+    this.messages = this.messages.filter((other) => other !== message);
     this.#tell("remove", { message });
     this.#pairing.noted(this);
     await this.#pages.remove(message);
@@ -316,13 +316,12 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Puts what the agent remembers in front, where nothing was kept here.
+   * Puts what the agent remembers in front of what is here.
    * @param {(limit: number) => Promise<{role: string, content: string, timestamp: unknown}[]>} ask
    */
   async fetch(ask) {
     await this.load();
-    if (this.fetching || this.hasOlder || this.messages.some(({ role }) => role === "agent"))
-      return;
+    if (this.hasOlder) return;
     this.fetching = true;
     this.#tell("change");
     try {
@@ -427,7 +426,8 @@ export class Conversation extends EventTarget {
     if (message.role === "user") this.#pairing.noted(this);
     await this.load();
     await this.#keepPictures(message);
-    await this.#pages.append(message);
+    // It may have been deleted meanwhile.
+    if (this.messages.includes(message)) await this.#pages.append(message);
   }
 
   /**
@@ -438,6 +438,15 @@ export class Conversation extends EventTarget {
   #picture(name, type, data) {
     const fields = { id: crypto.randomUUID(), name, type, size: data.size };
     return new Picture(fields, this.#pairing.pictures, data);
+  }
+
+  /** @param {Message} message */
+  async #measure(message) {
+    if (!message.pictures.length) return;
+    await Promise.all(
+      message.pictures.map(async (picture) => Object.assign(picture, await measure(picture))),
+    );
+    await this.update(message);
   }
 
   /** @param {Message} message */

@@ -12,13 +12,15 @@ import { Message } from "./message.js";
  */
 export function merged(entries, here) {
   const said = here.map(({ role, text }) => ({ role, text }));
+  const first = here[0]?.at ?? Number.POSITIVE_INFINITY;
   const messages = entries
     .filter(({ role, content }) => roleOf(role) && content)
     .map(({ role, content, timestamp }) => ({
       role: /** @type {"user" | "agent"} */ (roleOf(role)),
       text: content,
       at: time(timestamp),
-    }));
+    }))
+    .filter(({ at }) => at === null || at < first);
   const fresh = [];
   // From the newest: what is here was said last.
   for (const message of messages.reverse()) {

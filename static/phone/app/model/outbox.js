@@ -86,6 +86,12 @@ export class Outbox {
     this.run();
   }
 
+  /** There is a new session: sends what waits, unless a pause keeps it back. */
+  wake() {
+    if (!this.pause) this.#quiet = 0;
+    this.run();
+  }
+
   /** Sends what waits, if the agent is there. Safe to call at any time. */
   async run() {
     if (this.#running) return;
@@ -290,7 +296,8 @@ export class Outbox {
     if (fate.kind === "pause") this.hold(fate.pause);
     if (fate.kind === "again" || fate.kind === "pause") {
       if (phone?.state.kind === "ready" && fate.kind === "again") {
-        this.#wait(Date.now() + Math.min(UNTAKEN * 2 ** (tries - 1), UNTAKEN_MAX));
+        const wait = Math.min(UNTAKEN * 2 ** (tries - 1), UNTAKEN_MAX);
+        this.#wait(Math.max(this.#quiet, Date.now() + wait));
       }
       this.#back(entry);
       return;

@@ -13,9 +13,11 @@ import { usageOf } from "./usage.js";
 
 /**
  * What is remembered of the conversation with one agent: answers that were not seen, whether
- * something waits, whether the agent was asked for what it remembers, whether anything was said.
- * @typedef {{unread: number, open: boolean, fetched: boolean, talked: boolean}} Chat
+ * something waits, whether the agent was asked for what it remembers, and what was said last.
+ * @typedef {{unread: number, open: boolean, fetched: boolean, last: Last | null}} Chat
  */
+
+/** @typedef {{text: string, at: number, role: "user" | "agent"}} Last the beginning of its text */
 
 /**
  * What is kept of a pairing, sealed.
@@ -29,7 +31,6 @@ import { usageOf } from "./usage.js";
  * @property {number} addedAt
  * @property {string} agentId
  * @property {AgentProfile[]} agents
- * @property {{text: string, at: number, role: "user" | "agent"} | null} last
  * @property {{[agentId: string]: Chat}} chats
  */
 
@@ -58,6 +59,8 @@ export class Pairing extends EventTarget {
   #conversations = new Map();
   /** @type {(() => void) | null} lets other tabs have it */
   #release = null;
+  /** @type {Promise<void> | null} until what is kept was read after the other tab's last write */
+  #starting = null;
   /** @type {Promise<void> | null} */
   #saving = null;
   #wasReady = false;
@@ -123,9 +126,13 @@ export class Pairing extends EventTarget {
     return Object.values(this.#record.chats).reduce((sum, { unread }) => sum + unread, 0);
   }
 
-  /** What was said last: the beginning of it. */
+  /**
+   * What was said last, to whichever agent.
+   * @returns {Last | null}
+   */
   get lastMessage() {
-    return this.#record.last;
+    const all = Object.values(this.#record.chats).map(({ last }) => last);
+    return all.reduce((one, other) => ((other?.at ?? 0) > (one?.at ?? 0) ? other : one), null);
   }
 
   /** Whether the agent is there, and messages go through. */
@@ -151,7 +158,7 @@ export class Pairing extends EventTarget {
   get agents() {
     const { agents, chats } = this.#record;
     if (agents.length < 2) return [];
-    if (!chats[""]?.talked) return agents;
+    if (!chats[""]?.last) return agents;
     const anyone = {
       id: "",
       name: this.agentName,
@@ -213,6 +220,7 @@ export class Pairing extends EventTarget {
   /** @param {string} name "" for the agent's own */
   async rename(name) {
     if (this.elsewhere) this.here();
+    await this.#starting;
     this.#record.name = name.trim();
     await this.#save();
   }
@@ -251,7 +259,7 @@ export class Pairing extends EventTarget {
     const { chats, agentId } = this.#record;
     this.#record.agents = agents;
     const gone = agentId !== "" && !agents.some(({ id }) => id === agentId);
-    const undecided = agentId === "" && agents.length > 1 && !chats[""]?.talked;
+    const undecided = agentId === "" && agents.length > 1 && !chats[""]?.last;
     if (gone || undecided) this.#record.agentId = agents.length > 1 ? agents[0].id : "";
     await this.#save();
   }
@@ -261,6 +269,12 @@ export class Pairing extends EventTarget {
     await Promise.all([...this.#conversations.values()].map((one) => one.flush()));
   }
 
+  /** Another tab serves it. */
+  leave() {
+    this.elsewhere = true;
+    this.#update();
+  }
+
   // For conversations.
 
   /**
@@ -268,7 +282,7 @@ export class Pairing extends EventTarget {
    * @returns {Chat}
    */
   chat(agentId) {
-    this.#record.chats[agentId] ??= { unread: 0, open: false, fetched: false, talked: false };
+    this.#record.chats[agentId] ??= { unread: 0, open: false, fetched: false, last: null };
     return this.#record.chats[agentId];
   }
 
@@ -293,17 +307,11 @@ export class Pairing extends EventTarget {
    * Something was said, or deleted, or seen.
    * @param {Conversation} conversation
    */
-  noted(conversation) {
-    const last = conversation.messages.findLast(({ text, pictures }) => text || pictures.length);
-    this.chat(conversation.agentId).talked = last !== undefined;
-    const { last: before } = this.#record;
-    if (last) {
-      const { at, role } = last;
-      const newest = Math.max(at, ...[...this.#conversations.values()].map((one) => newestOf(one)));
-      if (newest === at) this.#record.last = { text: last.text.slice(0, PREVIEW), at, role };
-    } else if (before && this.#conversations.size === 1) {
-      this.#record.last = null;
-    }
+  noted({ agentId, messages, loaded }) {
+    const last = messages.findLast(({ text, pictures }) => text || pictures.length);
+    const chat = this.chat(agentId);
+    if (last) chat.last = { text: last.text.slice(0, PREVIEW), at: last.at, role: last.role };
+    else if (loaded) chat.last = null;
     this.#save();
   }
 
@@ -329,22 +337,28 @@ export class Pairing extends EventTarget {
       this.#release = resolve;
     });
     if (!locks) {
-      this.#start();
+      this.#starting = this.#start();
       return;
     }
+    /** @type {() => void} */
+    let started = () => {};
+    this.#starting = new Promise((resolve) => {
+      started = resolve;
+    });
     // The newest tab wins, as the newest phone does at the relay.
     const release = this.#release;
     locks
       .request(`coralmux:${this.id}`, { steal: true }, async () => {
         await this.#start();
+        started();
         await released;
       })
       .catch(() => {
+        started();
         if (this.#release !== release) return;
         this.#release = null;
-        this.elsewhere = true;
         this.#stop();
-        this.#update();
+        this.leave();
       });
     this.#update();
   }
@@ -365,7 +379,7 @@ export class Pairing extends EventTarget {
     if (this.#forgotten || !this.#release) return;
     const { relay, token, chats } = this.#record;
     const { crypto, WebSocket } = this.#means;
-    const phone = new Phone(new PairingLink(relay, token), {
+    const phone = new Phone(new PairingLink({ relay, token }), {
       store: this.storage.memory(this.id),
       crypto,
       WebSocket,
@@ -383,7 +397,7 @@ export class Pairing extends EventTarget {
     for (const [agentId, { open }] of Object.entries(chats)) {
       if (open) this.#conversation(agentId).load();
     }
-    this.dispatchEvent(new CustomEvent("change"));
+    this.#outboxChanged();
   }
 
   #stop() {
@@ -400,7 +414,7 @@ export class Pairing extends EventTarget {
       this.#wasReady = true;
       this.#endQuota(phone);
       this.#introduce(phone);
-      this.outbox.run();
+      this.outbox.wake();
       this.refreshAgents();
       for (const conversation of this.#conversations.values()) this.#fetch(conversation);
     }
@@ -480,7 +494,14 @@ export class Pairing extends EventTarget {
     if (this.elsewhere || this.#forgotten) return;
     this.#saving ??= Promise.resolve().then(async () => {
       this.#saving = null;
-      await this.storage.write(`pairing:${this.id}`, this.#record).catch(this.trouble);
+      try {
+        await this.storage.write(`pairing:${this.id}`, this.#record);
+        if (this.#trouble !== "full") return;
+        this.#trouble = null;
+        this.#update();
+      } catch (error) {
+        this.trouble(error);
+      }
     });
     await this.#saving;
   }
@@ -500,9 +521,4 @@ export class Pairing extends EventTarget {
     }
     this.dispatchEvent(new CustomEvent("change"));
   }
-}
-
-/** @param {Conversation} conversation */
-function newestOf({ messages }) {
-  return messages.at(-1)?.at ?? 0;
 }

@@ -38,7 +38,7 @@ export class Phonebook extends EventTarget {
   /**
    * @param {object} options
    * @param {import("../storage/database.js").Storage} options.storage
-   * @param {{origin: string, protocol: string, host: string}} options.page its location
+   * @param {{origin: string, href: string}} options.page its location
    * @param {import("../../core/crypto.js").CryptoProvider} [options.crypto]
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {LockManager} [options.locks] navigator.locks; without them tabs are not told apart
@@ -65,7 +65,7 @@ export class Phonebook extends EventTarget {
         this.#tabs.postMessage("changed");
       },
     };
-    this.#tabs.onmessage = () => this.load().catch(() => {});
+    this.#tabs.onmessage = () => this.#reload();
   }
 
   /** The one with the newest message first. */
@@ -97,6 +97,15 @@ export class Phonebook extends EventTarget {
       if (this.#pairings.has(id)) continue;
       const record = await storage.read(`pairing:${id}`);
       if (record) this.#put(id, record);
+    }
+  }
+
+  /** Another tab has added a pairing, which it serves, or forgotten one. */
+  async #reload() {
+    const before = new Set(this.#pairings.values());
+    await this.load().catch(() => {});
+    for (const pairing of this.#pairings.values()) {
+      if (!before.has(pairing)) pairing.leave();
     }
   }
 
@@ -150,7 +159,6 @@ export class Phonebook extends EventTarget {
       addedAt: Date.now(),
       agentId: "",
       agents: [],
-      last: null,
       chats: {},
     };
     const secrets = link.secret && {

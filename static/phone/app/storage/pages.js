@@ -81,6 +81,7 @@ export class Pages {
    * @returns {Promise<void>} when it is kept, or `onTrouble` was told
    */
   append(message) {
+    if (message.page !== undefined) return this.keep(message);
     const last = Math.max(0, ...this.#pages.keys());
     const number = (this.#pages.get(last)?.length ?? 0) < PAGE ? last : last + 1;
     message.page = number;
