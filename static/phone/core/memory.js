@@ -2,6 +2,7 @@
 
 import { SEEN_IDS } from "./codes.js";
 import { CoralmuxError, StoreError } from "./errors.js";
+import { hexadecimal } from "./inbox.js";
 
 /**
  * `link`: `current` is still the one that stands in the link. `next` is the older secret, kept
@@ -175,9 +176,4 @@ export class Memory {
       throw new StoreError(`What is kept of this pairing could not be ${what}. Free some space.`);
     }
   }
-}
-
-/** @param {Uint8Array} bytes */
-function hexadecimal(bytes) {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -286,15 +286,15 @@ export class Phone extends Queries {
           await this.#channel.waitReady(signal);
           const waiting = this.#exchanges.open(id, [result]);
           try {
-            asked = true;
             await this.#channel.send(type, payload, {
               id,
               onFailure: (error) => waiting.fail(error),
             });
+            asked = true;
             return await waiting.next(Infinity, signal);
           } finally {
             this.#exchanges.close(waiting);
-            if (waiting.unanswered) this.#turns.abandon(waiting, { overdue: true });
+            if (asked && waiting.unanswered) this.#turns.abandon(waiting, { overdue: true });
           }
         } finally {
           release();
@@ -333,8 +333,12 @@ export class Phone extends Queries {
   // What comes.
 
   /** @param {import("./channel.js").Opened} message */
-  #message(message) {
-    if (this.#transfers.receive(message) || this.#exchanges.put(message)) return;
+  async #message(message) {
+    if (message.type.startsWith("file.")) {
+      await this.#transfers.receive(message);
+      return;
+    }
+    if (this.#exchanges.put(message)) return;
     if (message.type === "chat.done") {
       this.#transfers.drop(message.payload.attachments);
     } else if (message.type === "group.message") {
@@ -373,6 +377,7 @@ export class Phone extends Queries {
       case "closed":
         this.#online = this.#agentOnline = false;
         this.#retryAt = null;
+        this.#transfers.close();
         this.#exchanges.failAll((id) => new ConnectionLost(event.cause, { ids: [id] }));
         break;
       case "established":

@@ -1,0 +1,564 @@
+/**
+ * A channel: the messages of one pairing, end-to-end encrypted, over a connection that returns.
+ *
+ *     Connection (messages to and from the relay)
+ *         │ onEvent                   ▲ post
+ *         ▼                           │
+ *     Channel ── machine (PhoneSession or LegacySession)
+ *         │ onMessage, onEvent        ▲ send
+ *         ▼                           │
+ *     Phone
+ *
+ * The channel carries out what the machine says, drops messages that came before, writes down what
+ * must outlive the page, and tells the sender of a message what became of it.
+ *
+ * Cryptography is asynchronous here, and counters must go out in order. So there is one queue: each
+ * event in and each message out is a job of it, and a job begins when the one before has settled.
+ * A job must not wait for another, so what is called by one sends without awaiting.
+ */
+
+import { CLOSED, FLOODED } from "./causes.js";
+import { MAX_MESSAGE_BYTES } from "./codes.js";
+import { Connection } from "./connection.js";
+import { encode, newId } from "./envelope.js";
+import {
+  CoralmuxError,
+  copied,
+  MessageLost,
+  MessageTooLarge,
+  NotConnected,
+  PairingRefused,
+  Stopped,
+  StoreError,
+} from "./errors.js";
+import { FAILURES, NotReady } from "./failures.js";
+import { Insistence } from "./insistence.js";
+import { LegacySession } from "./legacy.js";
+import { Memory } from "./memory.js";
+import { Pacer } from "./pacer.js";
+import { refusal } from "./refusals.js";
+import { PhoneSession } from "./session.js";
+import { Change, sleep } from "./waiting.js";
+
+/** @typedef {import("./session.js").SessionEvent} SessionEvent */
+/** @typedef {import("./session.js").Opened} Opened */
+/** @typedef {import("./connection.js").ConnectionEvent} ConnectionEvent */
+/** @typedef {import("./insistence.js").Fate} Fate */
+
+/**
+ * What a channel tells beside messages; `closed` is the end of all, with a sentence why.
+ * @typedef {Exclude<SessionEvent, Opened> | Exclude<ConnectionEvent, {kind: "received"}>
+ *   | {kind: "closed", cause: string}} ChannelEvent
+ */
+
+/**
+ * @typedef {object} ChannelOptions
+ * @property {string} name
+ * @property {string} version
+ * @property {import("./memory.js").Store} [store]
+ * @property {import("./crypto.js").CryptoProvider} crypto
+ * @property {typeof globalThis.WebSocket} WebSocket
+ * @property {Partial<import("./backoff.js").Timers>} [timers]
+ * @property {(message: Opened) => Promise<void> | void} onMessage each message of the agent, once;
+ *   the next one waits for it
+ * @property {(event: ChannelEvent) => void} onEvent
+ * @property {() => void} onChange `ready`, `running` or `failure` may have changed
+ */
+
+// Abilities that both ends tell each other.
+const CAPS = ["cancel", "files"];
+
+// Messages whose fate may still become known: a refusal or a report of loss names one.
+const FATES = 8192;
+
+// Bytes that a relay must take in one message to be of use: one chunk of a file is a frame of
+// 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
+const LEAST_MESSAGE_BYTES = 128 * 1024;
+
+// Bytes that an envelope has around its ciphertext, generously.
+const ENVELOPE_BYTES = 512;
+
+// Bytes that wait to be written: beyond the first, whoever sends much waits; beyond the second
+// nothing that came is worked on, for it may make us answer even more.
+const HIGH_WATER_BYTES = 1024 * 1024;
+const HOLD_BYTES = MAX_MESSAGE_BYTES + 3 * HIGH_WATER_BYTES;
+
+// Characters that came and wait to be worked on. A WebSocket cannot be told to wait.
+const MAX_BACKLOG = 64 * 1024 * 1024;
+
+// Milliseconds between two looks at what waits to be written: a WebSocket does not tell.
+const LOOK_MS = 20;
+
+const LONGEST_MS = 2 ** 31 - 1;
+
+// Messages that nobody sends again, so their ids need not be remembered.
+const STREAMED = new Set([
+  "chat.stream",
+  "chat.done",
+  "chat.tool_status",
+  "chat.error",
+  "file.chunk",
+  "file.ack",
+]);
+
+const utf8 = new TextEncoder();
+
+/** See the module. */
+export class Channel {
+  #link;
+  #options;
+  #memory;
+  #connection;
+  /** @type {PhoneSession | LegacySession | null} null until the store has been read */
+  #machine = null;
+  /** @type {import("./line.js").Line | null} */
+  #line = null;
+  /** @type {Promise<unknown>} the last job */
+  #queue = Promise.resolve();
+  #backlog = 0;
+  #pending = 0;
+  #peerThere = false;
+  #running = false;
+  /** @type {Error | null} */
+  #failure = new NotConnected("The phone is not connected. Call connect() first.");
+  /** @type {Map<string, Fate>} */
+  #fates = new Map();
+  #insistence;
+  #change = new Change();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #maxMessageBytes = MAX_MESSAGE_BYTES;
+  #traffic = 0;
+  /** @type {import("./greeting.js").Greeting | null} */
+  #greeting = null;
+  pacer = new Pacer();
+
+  /**
+   * @param {import("./link.js").PairingLink} link
+   * @param {ChannelOptions} options
+   */
+  constructor(link, options) {
+    this.#link = link;
+    this.#options = options;
+    const { name, version, store, crypto, WebSocket, timers } = options;
+    this.#memory = new Memory(store);
+    this.#insistence = new Insistence((type, payload, how) => this.send(type, payload, how));
+    this.#connection = new Connection({
+      relay: link.relay,
+      token: link.token,
+      name,
+      version,
+      WebSocket,
+      crypto,
+      timers,
+      onEvent: (event) => this.#came(event),
+    });
+  }
+
+  /** 2 with a secret, 1 by token alone. */
+  get version() {
+    if (this.#machine) return this.#machine instanceof PhoneSession ? 2 : 1;
+    return this.#link.secret ? 2 : 1;
+  }
+
+  get running() {
+    return this.#running;
+  }
+
+  /** Whether a message can be sent now. */
+  get ready() {
+    // A line may be over before its last messages and its end are worked on.
+    return this.#machine?.ready === true && this.#line?.over === false;
+  }
+
+  get peer() {
+    return this.#machine?.peer ?? null;
+  }
+
+  get greeting() {
+    return this.#greeting;
+  }
+
+  get traffic() {
+    return this.#traffic;
+  }
+
+  get maxMessageBytes() {
+    return this.#maxMessageBytes;
+  }
+
+  /** Why there is no getting through, where waiting cannot help. */
+  get failure() {
+    return this.#failure;
+  }
+
+  // The life of it.
+
+  /** Be connected until `close`, or until the relay wants this phone no more. */
+  start() {
+    if (this.#running) return;
+    this.#running = true;
+    this.#failure = null;
+    this.#do(async () => {
+      if (!this.#running) return;
+      if (this.#options.store || !this.#machine) await this.#load();
+      this.#connection.start();
+    });
+  }
+
+  async #load() {
+    const { name, version, crypto } = this.#options;
+    await this.#memory.load(this.#link, crypto);
+    const { secrets } = this.#memory;
+    const identity = { name, version, caps: CAPS };
+    const { token } = this.#link;
+    this.#machine = secrets
+      ? new PhoneSession({ token, secrets, identity, crypto })
+      : new LegacySession({ crypto });
+  }
+
+  close() {
+    if (this.#running) this.#stop(new NotConnected(CLOSED));
+  }
+
+  /**
+   * Let what is queued go out, then end it all.
+   * @param {Error} failure
+   */
+  #stop(failure) {
+    this.#running = false;
+    this.#failure = failure;
+    this.#changed();
+    this.#do(async () => {
+      this.#connection.close();
+      await this.#cut();
+      this.#emit({ kind: "closed", cause: failure.message });
+      await this.#memory.close();
+    });
+  }
+
+  /** Come back now: after a pause, where another device took over, or where the agent refused. */
+  reconnect() {
+    if (!this.#running) return;
+    const refused = this.#failure instanceof PairingRefused;
+    this.#failure = null;
+    this.#connection.reconnect();
+    this.#changed();
+    if (refused && this.#peerThere) {
+      this.#do((machine) => this.#perform(machine.peerOnline(now())));
+    }
+  }
+
+  checkAlive() {
+    if (this.#running) this.#connection.checkAlive();
+  }
+
+  /**
+   * Settles when messages can be sent. Rejects where waiting cannot help, or with Interrupted.
+   * @param {AbortSignal} [signal]
+   */
+  async waitReady(signal) {
+    while (!this.ready) {
+      if (this.#failure instanceof CoralmuxError) throw copied(this.#failure);
+      if (this.#failure) throw this.#failure;
+      await this.#change.next(signal);
+    }
+  }
+
+  // Out.
+
+  /**
+   * Seal a message and send it, behind all that was sent before; its id.
+   *
+   * `onFailure` is told when it is known to be refused or lost; the end of the session is told to
+   * all by `onEvent`. Rejects with NotConnected, or MessageTooLarge.
+   * @param {string} type
+   * @param {Record<string, unknown>} payload
+   * @param {{id?: string, onFailure?: Fate}} [how]
+   * @returns {Promise<string>}
+   */
+  async send(type, payload, { id = newId(this.#options.crypto), onFailure } = {}) {
+    const plaintext = utf8.encode(JSON.stringify(payload));
+    if ((plaintext.length * 4) / 3 + ENVELOPE_BYTES > this.#maxMessageBytes) {
+      throw new MessageTooLarge(
+        `A message of ${plaintext.length} bytes does not pass: the relay takes ` +
+          `${this.#maxMessageBytes}, and encryption adds a third. Send less at once.`,
+        { ids: [id] },
+      );
+    }
+    this.#pending += plaintext.length;
+    try {
+      await this.#enqueue(() => this.#sealAndPost(type, id, plaintext, onFailure));
+    } finally {
+      this.#pending -= plaintext.length;
+    }
+    return id;
+  }
+
+  /**
+   * @param {string} type
+   * @param {string} id
+   * @param {Uint8Array} plaintext
+   * @param {Fate} [onFailure]
+   */
+  async #sealAndPost(type, id, plaintext, onFailure) {
+    try {
+      if (!this.#machine || !this.#line) throw new NotReady();
+      const sealed = await this.#machine.seal(type, id, plaintext);
+      this.#post(type, id, sealed);
+    } catch (error) {
+      if (!(error instanceof NotReady || error instanceof NotConnected)) throw error;
+      this.#schedule();
+      throw new NotConnected("There is no session with the agent. Try again when there is.", {
+        ids: [id],
+      });
+    }
+    if (onFailure) {
+      this.#fates.set(id, onFailure);
+      for (const oldest of this.#fates.keys()) {
+        if (this.#fates.size <= FATES) break;
+        this.#fates.delete(oldest);
+      }
+    }
+  }
+
+  /**
+   * Send what must arrive: again, under the same id, where it was refused or lost. The end of the
+   * session ends it without a word.
+   * @param {string} type
+   * @param {Record<string, unknown>} payload
+   */
+  insist(type, payload) {
+    // In version 1 a late end would be taken for another answer's.
+    const patient = this.version === 2;
+    this.#insistence.send(type, payload, { id: newId(this.#options.crypto), patient });
+  }
+
+  /** Settles when little enough waits to be written for more. */
+  async drain() {
+    while (this.#line && this.#pending + this.#line.buffered > HIGH_WATER_BYTES) {
+      await sleep(LOOK_MS);
+    }
+  }
+
+  /**
+   * @param {string} type
+   * @param {string} id
+   * @param {Record<string, unknown>} payload
+   */
+  #post(type, id, payload) {
+    const text = encode({ type, id, payload });
+    this.#line?.post(text);
+    this.pacer.sent(now());
+    this.#traffic += text.length;
+  }
+
+  // In.
+
+  /** @param {ConnectionEvent} event */
+  #came(event) {
+    if (event.kind !== "received") {
+      this.#do(() => this.#connectionEvent(event));
+      return;
+    }
+    const { envelope } = event;
+    const size = envelope.size ?? 0;
+    this.#backlog += size;
+    if (this.#backlog > MAX_BACKLOG) this.#connection.drop(FLOODED);
+    this.#do(async (machine) => {
+      this.#backlog -= size;
+      this.#traffic += size;
+      while (this.#line && this.#line.buffered > HOLD_BYTES) await sleep(LOOK_MS);
+      await this.#receive(machine, envelope);
+    });
+  }
+
+  /** @param {Exclude<ConnectionEvent, {kind: "received"}>} event */
+  async #connectionEvent(event) {
+    const machine = /** @type {PhoneSession | LegacySession} */ (this.#machine);
+    switch (event.kind) {
+      case "connected":
+        this.#line = event.line;
+        this.#greet(event.greeting);
+        this.#emit(event);
+        await this.#perform(machine.connected(now(), { paired: this.#peerThere }));
+        return;
+      case "status":
+        this.#peerThere = event.online;
+        // It may be another one that is there now.
+        if (event.online && this.#failure instanceof PairingRefused) this.#failure = null;
+        this.#emit(event);
+        await this.#perform(event.online ? machine.peerOnline(now()) : machine.peerOffline(now()));
+        return;
+      case "stopped":
+        if (this.#running) this.#failure = new Stopped(event.cause, { code: event.code });
+        if (event.final) this.#running = false;
+        await this.#cut();
+        break;
+      case "disconnected":
+        await this.#cut();
+        break;
+    }
+    this.#emit(event);
+    this.#changed();
+  }
+
+  async #cut() {
+    this.#line = null;
+    this.#peerThere = false;
+    if (this.#machine) await this.#perform(this.#machine.disconnected(now()));
+    this.#sessionEnded(); // also where the machine never had one: v1 says much without
+  }
+
+  #sessionEnded() {
+    this.#fates.clear();
+    this.#insistence.end();
+  }
+
+  /** @param {import("./greeting.js").Greeting} greeting */
+  #greet(greeting) {
+    const announced = greeting.limits?.maxMessageBytes ?? 0;
+    this.#maxMessageBytes = announced >= LEAST_MESSAGE_BYTES ? announced : MAX_MESSAGE_BYTES;
+    this.pacer.announce(greeting.limits?.streamFramesPerSecond ?? null, now());
+    this.#greeting = greeting;
+    this.#traffic = 0;
+    this.#failure = null;
+    this.#peerThere = greeting.paired;
+  }
+
+  /**
+   * Act on one message. Whatever is the matter with it, the next one is read.
+   * @param {PhoneSession | LegacySession} machine
+   * @param {import("./envelope.js").Envelope} envelope
+   */
+  async #receive(machine, envelope) {
+    try {
+      await this.#perform(machine.receive(envelope, now()));
+    } catch (error) {
+      if (error instanceof StoreError) throw error;
+      // Neither its text nor its stack: both may hold what was in the message.
+      this.#emit({ kind: "ignored", why: "a message that could not be handled", id: envelope.id });
+    }
+  }
+
+  /** @param {Promise<SessionEvent[]>} events */
+  async #perform(events) {
+    let quiet = true;
+    try {
+      for (const event of await events) {
+        if (event.kind !== "opened") quiet = false;
+        await this.#carryOut(event);
+      }
+    } finally {
+      this.#schedule();
+      if (!quiet) this.#changed();
+    }
+  }
+
+  /** @param {SessionEvent} event */
+  async #carryOut(event) {
+    switch (event.kind) {
+      case "opened":
+        if (!this.#cameBefore(event)) await this.#options.onMessage(event);
+        return;
+      case "send":
+        try {
+          this.#post(event.type, event.id, event.payload);
+        } catch (error) {
+          if (!(error instanceof NotConnected)) throw error; // then a new session is due anyway
+        }
+        return;
+      case "store":
+        await this.#memory.keep(event.secrets);
+        return;
+      case "hint":
+        this.#machine?.refused(event.ref);
+        this.#tell(event.ref, refusal(event));
+        break;
+      case "lost":
+        for (const id of event.ids) {
+          const text = "The message did not arrive, says the agent. Send it again.";
+          this.#tell(id, new MessageLost(text, { ids: [id] }));
+        }
+        break;
+      case "established":
+        this.#failure = null;
+        this.#memory.peerName = event.peer.name;
+        break;
+      case "ended":
+        this.#sessionEnded();
+        break;
+      case "pairing-refused": {
+        const { failure } = event;
+        this.#failure = new PairingRefused(FAILURES[failure], { failure });
+        break;
+      }
+    }
+    this.#emit(event);
+  }
+
+  /** @param {Opened} message */
+  #cameBefore({ type, id }) {
+    return this.version === 2 && !STREAMED.has(type) && this.#memory.hasSeen(id);
+  }
+
+  /**
+   * @param {string} id
+   * @param {Error} error
+   */
+  #tell(id, error) {
+    const fate = this.#fates.get(id);
+    this.#fates.delete(id);
+    fate?.(error);
+  }
+
+  // The queue, and time.
+
+  /**
+   * @template T
+   * @param {() => Promise<T>} work
+   * @returns {Promise<T>}
+   */
+  #enqueue(work) {
+    const done = this.#queue.then(work);
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+
+  /**
+   * A job that nobody waits for. Where it fails, all does: a secret could not be kept, or this
+   * machine cannot encrypt.
+   * @param {(machine: PhoneSession | LegacySession) => Promise<unknown>} work
+   */
+  #do(work) {
+    const machine = () => /** @type {PhoneSession | LegacySession} */ (this.#machine);
+    this.#enqueue(async () => work(machine())).catch((error) => {
+      this.#connection.close();
+      if (this.#running) this.#stop(error);
+    });
+  }
+
+  /** @param {ChannelEvent} event */
+  #emit(event) {
+    this.#options.onEvent(event);
+    this.#options.onChange();
+  }
+
+  #changed() {
+    this.#change.notify();
+    this.#options.onChange();
+  }
+
+  #schedule() {
+    clearTimeout(this.#timer);
+    const deadline = this.#machine?.deadline ?? null;
+    if (deadline === null) return;
+    const tick = () => this.#do((machine) => this.#perform(machine.tick(now())));
+    this.#timer = setTimeout(tick, Math.min(Math.max(0, deadline - now()), LONGEST_MS));
+  }
+}
+
+/** Milliseconds of a clock that never goes back. */
+function now() {
+  return performance.now();
+}
