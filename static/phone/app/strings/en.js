@@ -21,6 +21,198 @@ export const en = {
   "app.copied": "Copied",
   "app.more": "More",
   "app.save": "Save",
+  "app.choose": "Choose an agent to talk to.",
+  "app.newVersion": "A new version is ready.",
+  "app.update": "Update",
+
+  // list: the pairings
+  "list.title": "Agents",
+  "list.add": "Pair an agent",
+  "list.online": "online",
+  "list.offline": "offline",
+  "list.unread": { one: "{count} unread message", other: "{count} unread messages" },
+  "list.you": "You: {text}",
+  "list.nothingSaid": "No messages yet",
+  "list.picture": "Picture",
+  "list.menu": "Options for {name}",
+  "list.rename": "Rename",
+  "list.renameLabel": "Name",
+  "list.renameHint": "Leave it empty for the agent's own name.",
+  "list.details": "Details",
+  "list.forget": "Forget",
+  "list.forgetTitle": "Forget {name}?",
+  "list.forgetText":
+    "Its keys, messages and pictures are wiped from this browser. To talk to this agent again you need a new link.",
+  "list.forgotten": "{name} was forgotten",
+  "list.forgetFailed": "It could not be deleted. Close other tabs of this page and try again.",
+  "list.settings": "Settings",
+  "list.hint.replaced": "In use on another device",
+  "list.hint.elsewhere-tab": "Open in another tab",
+  "list.hint.revoked": "The pairing was revoked",
+  "list.hint.unauthorized": "The relay does not know this pairing",
+  "list.hint.refused": "The agent refused the pairing",
+  "list.hint.quota": "Bandwidth used up",
+  "list.hint.storage": "This browser cannot keep messages",
+  "list.empty.title": "Talk to your own AI",
+  "list.empty.text": "Three steps, end-to-end encrypted.",
+  "list.empty.run": "Run",
+  "list.empty.runText": "On the computer where your AI is, type:",
+  "list.empty.copy": "Copy the command",
+  "list.empty.scan": "Scan",
+  "list.empty.scanText": "It shows a code. Scan it here, or open its link.",
+  "list.empty.chat": "Chat",
+  "list.empty.chatText": "Say yes to what the link names, and write your first message.",
+
+  // pair: scanning and pasting a link
+  "pair.title": "Pair an agent",
+  "pair.intro": "Your agent shows a code and a link, for instance in the terminal after {command}.",
+  "pair.scan": "Scan the code",
+  "pair.scanning": "Point the camera at the code.",
+  "pair.starting": "Starting the camera…",
+  "pair.stop": "Stop the camera",
+  "pair.denied":
+    "The camera is not allowed here. Allow it for this page in the browser's settings and try again, or paste the link.",
+  "pair.noCamera": "There is no camera here. Paste the link, or choose a picture of the code.",
+  "pair.cameraBusy":
+    "The camera cannot be used right now. Close other programs that use it and try again, or paste the link.",
+  "pair.picture": "Choose a picture of the code",
+  "pair.pictureFailed":
+    "No code was found in this picture. Choose a sharper one, or paste the link.",
+  "pair.pasteLabel": "Or paste the link",
+  "pair.pastePlaceholder": "https://…",
+  "pair.continue": "Continue",
+  "pair.bad": "The link cannot be used",
+  "pair.bad.scheme":
+    "This is no pairing link: those begin with https://, coralmux:// or openclaw://. Copy the whole link from where your agent shows it.",
+  "pair.bad.form":
+    "The link is not complete, or something else was copied along. Copy it again in one piece, or scan the code.",
+  "pair.bad.relay":
+    "The relay's address in the link is wrong. Copy the link again, or make a new one.",
+  "pair.bad.token":
+    "The token in the link is missing or wrong. Copy the link again, or make a new one.",
+  "pair.bad.psk":
+    "The secret in the link is damaged. Copy the link again to its last character, or make a new one.",
+
+  // confirm: what a link names, and connecting
+  "confirm.title": "Connect to this agent?",
+  "confirm.text":
+    "The link leads to an agent at this relay. Connect only if you made the link yourself, or trust who gave it to you.",
+  "confirm.relay": "Relay",
+  "confirm.security": "Security",
+  "confirm.verified": "Verified",
+  "confirm.notVerified": "Not verified",
+  "confirm.willVerify": "Verified by the link",
+  "confirm.verifiedText":
+    "The link holds a secret that the relay never sees. With it your agent and this browser prove to each other who they are.",
+  "confirm.notVerifiedText":
+    "The link holds no secret. Messages are encrypted, but nothing proves that no one sits in between: whoever runs the relay could read along.",
+  "confirm.connect": "Connect",
+  "confirm.notNow": "Not now",
+  "confirm.trust":
+    "This page comes from {host}. Messages are encrypted on this device, by this page's code.",
+  "confirm.trustMore": "More about trust",
+  "confirm.trustText":
+    "Whoever runs {host} cannot read messages that two honest ends encrypt, but could serve another page that does. No browser setting prevents that. If you do not want to trust them with it, use the phone for the terminal (coralmux-phone), or take this page from a server of your own (coralmux-agent pair --phone-url).",
+  "confirm.knownTitle": "You have this agent already",
+  "confirm.knownText":
+    "The link belongs to {name}, which is paired with this browser. Nothing was changed.",
+  "confirm.open": "Open chat",
+  "confirm.elsewhereTitle": "The link belongs to another relay",
+  "confirm.elsewhereText":
+    "This page talks to {here} alone. The link leads to {relay}, which has a page of its own.",
+  "confirm.elsewhereWarning": "Open it only if you know that relay.",
+  "confirm.elsewhereOpen": "Open {relay}",
+  "confirm.waiting": "Waiting for the agent…",
+  "confirm.waitingRelay": "Connecting to the relay…",
+  "confirm.noRelay": "The relay cannot be reached. It is tried again by itself.",
+  "confirm.offline": "You are offline. It goes on when the network is back.",
+  "confirm.noAgent":
+    "The agent is not there yet. Start it on its computer; it is connected as soon as it comes.",
+  "confirm.connectedVerified": "Connected to {name}, verified",
+  "confirm.connected": "Connected to {name}, not verified",
+  "confirm.later": "It goes on if you leave this page.",
+  "confirm.toList": "To the list",
+  "confirm.failed": "That did not work",
+  "confirm.unauthorized":
+    "The relay does not know this link's token: it was revoked, or belongs to another relay. Make a new link on the agent's side.",
+  "confirm.revoked": "The pairing was revoked. Make a new link on the agent's side.",
+  "confirm.refused":
+    "The agent does not accept this link: it was used before, or is not its own. Make a new link on the agent's side.",
+  "confirm.noVersion2":
+    "The agent does not prove who it is: it is too old for this link. Update the agent, or pair with it by token alone.",
+  "confirm.noVersion1":
+    "The agent asks for a link with a secret. Make a new link on the agent's side.",
+  "confirm.noAnswer":
+    "The agent is there but does not answer this link. See what it says on its computer.",
+  "confirm.replaced": "Another device has just connected with this link.",
+  "confirm.storage":
+    "This browser could not keep the pairing. Free some space, or leave private browsing, and try again.",
+  "confirm.quota":
+    "The bandwidth of this pairing is used up. It works again when the quota is renewed.",
+  "confirm.remove": "Remove this pairing",
+  "confirm.again": "Try again",
+
+  // details: the settings of a pairing
+  "details.title": "Details",
+  "details.notThere": "This pairing is gone.",
+  "details.relay": "Relay",
+  "details.agent": "Agent",
+  "details.agentVersion": "{name}, version {version}",
+  "details.security": "Security",
+  "details.verified": "Verified",
+  "details.verifiedText": "The agent has proved that it holds the secret of your link.",
+  "details.notVerified": "Not verified",
+  "details.notVerifiedText":
+    "Encrypted, but paired by token alone: whoever runs the relay could read along.",
+  "details.notYetText": "The agent has not answered yet.",
+  "details.protocol": "Encryption",
+  "details.protocolVersion": "Version {version}, end to end",
+  "details.added": "Paired on",
+  "details.usage": "Bandwidth",
+  "details.usageNone": "Shown while the relay is connected.",
+  "details.today": "Today",
+  "details.month": "This month",
+  "details.usedOf": "{used} of {quota}",
+  "details.used": "{used}, no limit",
+  "details.resets": "Starts anew {when}",
+  "details.export": "Export the conversation",
+  "details.clear": "Delete messages",
+  "details.clearTitle": "Delete all messages with {name}?",
+  "details.clearText": "They are deleted from this browser. The agent may remember them.",
+  "details.cleared": "The messages were deleted",
+  "details.forget": "Forget this agent",
+  "details.me": "You",
+
+  // settings: of the app
+  "settings.title": "Settings",
+  "settings.language": "Language",
+  "settings.languageBrowser": "As the browser ({language})",
+  "settings.agents": "Agents",
+  "settings.storage": "Storage",
+  "settings.storageUsed": "{used} in use",
+  "settings.storageUnknown": "This browser does not tell how much is used.",
+  "settings.storageText":
+    "Messages and keys stay in this browser, encrypted. Nothing of them is kept at the relay.",
+  "settings.persistent": "The browser keeps them until you delete them.",
+  "settings.notPersistent": "The browser may delete them when it runs out of space.",
+  "settings.persist": "Keep permanently",
+  "settings.persistRefused":
+    "The browser did not agree. It often does once the page is installed or bookmarked.",
+  "settings.about": "About",
+  "settings.version": "Version",
+
+  // insecure: where the phone cannot work
+  "insecure.title": "The phone cannot work here",
+  "insecure.http":
+    "This page was opened over http, and browsers encrypt only on pages that come over https. Your messages would not be safe.",
+  "insecure.https": "Open it over https",
+  "insecure.operator":
+    "If that does not open, ask whoever runs this relay for its https address. On the relay's own machine, http://localhost works too.",
+  "insecure.old":
+    "This browser is too old: it lacks the encryption that the phone needs (X25519). Update it, or use a current Chrome, Edge, Firefox or Safari.",
+  "insecure.storage":
+    "This browser keeps nothing for this page, so keys and messages would be lost. Allow it to store data, or leave private browsing, and open the page again.",
+  "insecure.again": "Try again",
 
   // chat
   "chat.message": "Message",

@@ -17,6 +17,194 @@ export const ko = {
   "app.copied": "복사했어요",
   "app.more": "더 보기",
   "app.save": "저장",
+  "app.choose": "대화할 에이전트를 골라 주세요.",
+  "app.newVersion": "새 버전이 준비됐어요.",
+  "app.update": "업데이트",
+
+  // list: the pairings
+  "list.title": "에이전트",
+  "list.add": "에이전트 연결",
+  "list.online": "온라인",
+  "list.offline": "오프라인",
+  "list.unread": { other: "읽지 않은 메시지 {count}개" },
+  "list.you": "나: {text}",
+  "list.nothingSaid": "아직 메시지가 없어요",
+  "list.picture": "사진",
+  "list.menu": "{name} 옵션",
+  "list.rename": "이름 바꾸기",
+  "list.renameLabel": "이름",
+  "list.renameHint": "비워 두면 에이전트가 쓰는 이름으로 보여요.",
+  "list.details": "자세히",
+  "list.forget": "삭제",
+  "list.forgetTitle": "{name} 연결을 삭제할까요?",
+  "list.forgetText":
+    "이 브라우저에 있는 키와 메시지, 사진이 모두 지워져요. 다시 대화하려면 새 링크가 필요해요.",
+  "list.forgotten": "{name} 연결을 삭제했어요",
+  "list.forgetFailed": "삭제하지 못했어요. 이 페이지가 열린 다른 탭을 닫고 다시 해 주세요.",
+  "list.settings": "설정",
+  "list.hint.replaced": "다른 기기에서 사용 중이에요",
+  "list.hint.elsewhere-tab": "다른 탭에서 열려 있어요",
+  "list.hint.revoked": "연결이 취소됐어요",
+  "list.hint.unauthorized": "릴레이가 이 연결을 몰라요",
+  "list.hint.refused": "에이전트가 연결을 거절했어요",
+  "list.hint.quota": "데이터를 다 썼어요",
+  "list.hint.storage": "이 브라우저에 메시지를 저장할 수 없어요",
+  "list.empty.title": "내 AI와 대화하세요",
+  "list.empty.text": "세 단계면 돼요. 대화는 종단간 암호화돼요.",
+  "list.empty.run": "실행",
+  "list.empty.runText": "AI가 있는 컴퓨터에서 이렇게 입력해 주세요.",
+  "list.empty.copy": "명령어 복사",
+  "list.empty.scan": "스캔",
+  "list.empty.scanText": "코드가 나타나요. 여기서 스캔하거나 링크를 열어 주세요.",
+  "list.empty.chat": "대화",
+  "list.empty.chatText": "링크가 가리키는 곳을 확인하고 첫 메시지를 보내 주세요.",
+
+  // pair: scanning and pasting a link
+  "pair.title": "에이전트 연결",
+  "pair.intro":
+    "에이전트가 코드와 링크를 보여 줘요. 예를 들어 {command} 명령을 실행하면 터미널에 나타나요.",
+  "pair.scan": "코드 스캔",
+  "pair.scanning": "카메라로 코드를 비춰 주세요.",
+  "pair.starting": "카메라를 켜는 중…",
+  "pair.stop": "카메라 끄기",
+  "pair.denied":
+    "카메라 권한이 없어요. 브라우저 설정에서 이 페이지에 카메라를 허용하고 다시 하거나, 링크를 붙여 넣어 주세요.",
+  "pair.noCamera": "카메라가 없어요. 링크를 붙여 넣거나 코드가 담긴 사진을 골라 주세요.",
+  "pair.cameraBusy":
+    "지금은 카메라를 쓸 수 없어요. 카메라를 쓰는 다른 프로그램을 닫고 다시 하거나, 링크를 붙여 넣어 주세요.",
+  "pair.picture": "코드 사진 고르기",
+  "pair.pictureFailed":
+    "사진에서 코드를 찾지 못했어요. 더 선명한 사진을 고르거나 링크를 붙여 넣어 주세요.",
+  "pair.pasteLabel": "또는 링크 붙여 넣기",
+  "pair.pastePlaceholder": "https://…",
+  "pair.continue": "계속",
+  "pair.bad": "이 링크는 쓸 수 없어요",
+  "pair.bad.scheme":
+    "연결 링크가 아니에요. 연결 링크는 https://, coralmux://, openclaw:// 중 하나로 시작해요. 에이전트가 보여 주는 링크 전체를 복사해 주세요.",
+  "pair.bad.form":
+    "링크가 완전하지 않거나 다른 글자가 섞여 있어요. 한 번에 다시 복사하거나 코드를 스캔해 주세요.",
+  "pair.bad.relay": "링크 속 릴레이 주소가 잘못됐어요. 링크를 다시 복사하거나 새로 만들어 주세요.",
+  "pair.bad.token": "링크 속 토큰이 없거나 잘못됐어요. 링크를 다시 복사하거나 새로 만들어 주세요.",
+  "pair.bad.psk":
+    "링크 속 비밀 값이 손상됐어요. 마지막 글자까지 다시 복사하거나 링크를 새로 만들어 주세요.",
+
+  // confirm: what a link names, and connecting
+  "confirm.title": "이 에이전트에 연결할까요?",
+  "confirm.text":
+    "이 링크는 아래 릴레이에 있는 에이전트로 이어져요. 직접 만들었거나 믿을 수 있는 사람에게 받은 링크일 때만 연결해 주세요.",
+  "confirm.relay": "릴레이",
+  "confirm.security": "보안",
+  "confirm.verified": "확인됨",
+  "confirm.notVerified": "확인되지 않음",
+  "confirm.willVerify": "링크로 확인",
+  "confirm.verifiedText":
+    "링크에는 릴레이가 볼 수 없는 비밀 값이 있어요. 이것으로 에이전트와 이 브라우저가 서로를 확인해요.",
+  "confirm.notVerifiedText":
+    "링크에 비밀 값이 없어요. 메시지는 암호화되지만 중간에 아무도 없다는 보장이 없어서, 릴레이 운영자가 내용을 볼 수도 있어요.",
+  "confirm.connect": "연결",
+  "confirm.notNow": "나중에",
+  "confirm.trust":
+    "이 페이지는 {host}에서 왔어요. 메시지는 이 기기에서, 이 페이지의 코드로 암호화돼요.",
+  "confirm.trustMore": "신뢰에 대해 더 알아보기",
+  "confirm.trustText":
+    "{host} 운영자는 양쪽이 제대로 암호화한 메시지를 읽을 수 없지만, 메시지를 빼내는 다른 페이지를 보여 줄 수는 있어요. 브라우저 설정으로는 막을 수 없어요. 운영자를 믿기 어렵다면 터미널용 프로그램(coralmux-phone)을 쓰거나, 직접 운영하는 서버에서 이 페이지를 여세요(coralmux-agent pair --phone-url).",
+  "confirm.knownTitle": "이미 연결된 에이전트예요",
+  "confirm.knownText": "이 링크는 이 브라우저에 이미 연결된 {name}의 것이에요. 바뀐 것은 없어요.",
+  "confirm.open": "대화 열기",
+  "confirm.elsewhereTitle": "다른 릴레이의 링크예요",
+  "confirm.elsewhereText":
+    "이 페이지는 {here}하고만 통신해요. 이 링크는 자체 페이지가 있는 {relay}로 이어져요.",
+  "confirm.elsewhereWarning": "아는 릴레이일 때만 열어 주세요.",
+  "confirm.elsewhereOpen": "{relay} 열기",
+  "confirm.waiting": "에이전트를 기다리는 중…",
+  "confirm.waitingRelay": "릴레이에 연결하는 중…",
+  "confirm.noRelay": "릴레이에 연결할 수 없어요. 자동으로 다시 시도해요.",
+  "confirm.offline": "지금은 오프라인이에요. 네트워크가 돌아오면 계속돼요.",
+  "confirm.noAgent": "에이전트가 아직 없어요. 에이전트를 실행하면 바로 연결돼요.",
+  "confirm.connectedVerified": "{name}에 연결됐어요. 확인됨",
+  "confirm.connected": "{name}에 연결됐어요. 확인되지 않음",
+  "confirm.later": "이 화면을 나가도 계속돼요.",
+  "confirm.toList": "목록으로",
+  "confirm.failed": "연결하지 못했어요",
+  "confirm.unauthorized":
+    "릴레이가 이 링크의 토큰을 몰라요. 취소됐거나 다른 릴레이의 것이에요. 에이전트에서 새 링크를 만들어 주세요.",
+  "confirm.revoked": "연결이 취소됐어요. 에이전트에서 새 링크를 만들어 주세요.",
+  "confirm.refused":
+    "에이전트가 이 링크를 받지 않아요. 이미 쓴 링크이거나 다른 에이전트의 것이에요. 에이전트에서 새 링크를 만들어 주세요.",
+  "confirm.noVersion2":
+    "에이전트가 오래되어 이 링크로 확인할 수 없어요. 에이전트를 업데이트하거나 토큰만으로 연결해 주세요.",
+  "confirm.noVersion1":
+    "에이전트가 비밀 값이 있는 링크를 요구해요. 에이전트에서 새 링크를 만들어 주세요.",
+  "confirm.noAnswer":
+    "에이전트가 있지만 이 링크에 응답하지 않아요. 에이전트가 있는 컴퓨터에서 확인해 주세요.",
+  "confirm.replaced": "방금 다른 기기가 이 링크로 연결했어요.",
+  "confirm.storage":
+    "이 브라우저에 연결을 저장하지 못했어요. 공간을 비우거나 비공개 모드를 끄고 다시 해 주세요.",
+  "confirm.quota": "이 연결의 데이터를 다 썼어요. 한도가 새로 시작되면 다시 쓸 수 있어요.",
+  "confirm.remove": "이 연결 삭제",
+  "confirm.again": "다시 시도",
+
+  // details: the settings of a pairing
+  "details.title": "자세히",
+  "details.notThere": "이 연결은 이제 없어요.",
+  "details.relay": "릴레이",
+  "details.agent": "에이전트",
+  "details.agentVersion": "{name}, 버전 {version}",
+  "details.security": "보안",
+  "details.verified": "확인됨",
+  "details.verifiedText": "에이전트가 링크의 비밀 값을 갖고 있음을 증명했어요.",
+  "details.notVerified": "확인되지 않음",
+  "details.notVerifiedText":
+    "암호화되지만 토큰만으로 연결돼서, 릴레이 운영자가 내용을 볼 수도 있어요.",
+  "details.notYetText": "에이전트가 아직 응답하지 않았어요.",
+  "details.protocol": "암호화",
+  "details.protocolVersion": "버전 {version}, 종단간",
+  "details.added": "연결한 날",
+  "details.usage": "데이터 사용량",
+  "details.usageNone": "릴레이에 연결되어 있을 때 보여요.",
+  "details.today": "오늘",
+  "details.month": "이번 달",
+  "details.usedOf": "{quota} 중 {used}",
+  "details.used": "{used}, 제한 없음",
+  "details.resets": "{when}에 새로 시작해요",
+  "details.export": "대화 내보내기",
+  "details.clear": "메시지 삭제",
+  "details.clearTitle": "{name}와의 메시지를 모두 삭제할까요?",
+  "details.clearText": "이 브라우저에서 삭제돼요. 에이전트는 기억하고 있을 수 있어요.",
+  "details.cleared": "메시지를 삭제했어요",
+  "details.forget": "이 에이전트 삭제",
+  "details.me": "나",
+
+  // settings: of the app
+  "settings.title": "설정",
+  "settings.language": "언어",
+  "settings.languageBrowser": "브라우저 설정 ({language})",
+  "settings.agents": "에이전트",
+  "settings.storage": "저장 공간",
+  "settings.storageUsed": "{used} 사용 중",
+  "settings.storageUnknown": "이 브라우저는 사용량을 알려 주지 않아요.",
+  "settings.storageText":
+    "메시지와 키는 암호화되어 이 브라우저에만 있어요. 릴레이에는 아무것도 남지 않아요.",
+  "settings.persistent": "직접 삭제하기 전까지 브라우저가 보관해요.",
+  "settings.notPersistent": "공간이 부족해지면 브라우저가 지울 수도 있어요.",
+  "settings.persist": "영구 보관",
+  "settings.persistRefused":
+    "브라우저가 허용하지 않았어요. 페이지를 설치하거나 북마크하면 허용되기도 해요.",
+  "settings.about": "정보",
+  "settings.version": "버전",
+
+  // insecure: where the phone cannot work
+  "insecure.title": "여기서는 사용할 수 없어요",
+  "insecure.http":
+    "이 페이지는 http로 열렸어요. 브라우저는 https로 연 페이지에서만 암호화를 할 수 있어서, 메시지를 안전하게 지킬 수 없어요.",
+  "insecure.https": "https로 열기",
+  "insecure.operator":
+    "열리지 않으면 릴레이 운영자에게 https 주소를 물어봐 주세요. 릴레이가 있는 컴퓨터에서는 http://localhost도 쓸 수 있어요.",
+  "insecure.old":
+    "브라우저가 오래되어 필요한 암호화(X25519)를 지원하지 않아요. 업데이트하거나 최신 Chrome, Edge, Firefox, Safari를 써 주세요.",
+  "insecure.storage":
+    "이 브라우저가 이 페이지의 데이터를 저장하지 않아서 키와 메시지가 사라져요. 데이터 저장을 허용하거나 비공개 모드를 끄고 다시 열어 주세요.",
+  "insecure.again": "다시 시도",
 
   // chat
   "chat.message": "메시지",
