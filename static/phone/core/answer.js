@@ -51,7 +51,7 @@ const NOT_DELIVERED = [RelayRefused, PeerOffline, MessageLost];
 
 /**
  * Iterate over it for the deltas, or await `finished`; or listen to its events, each with a
- * `detail`: "delta" {delta, text}, "tool" {tool, status}, "progress" {name, received, total}, a
+ * `detail`: "sent" {}, the question is on its way; "delta" {delta, text}, "tool" {tool, status}, "progress" {name, received, total}, a
  * file of the answer on its way.
  *
  * The question goes out by itself. When the answer has ended, `text` is the whole of it,
@@ -205,6 +205,7 @@ export class Answer extends EventTarget {
           await sleep(0, signal);
           continue;
         }
+        this.#dispatch("sent", {});
         await this.#listen(waiting);
         return;
       }
