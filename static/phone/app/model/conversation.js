@@ -35,6 +35,8 @@ export class Conversation extends EventTarget {
   #draft = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #draftTimer;
+  /** @type {Set<Promise<void>>} new messages that are not kept yet */
+  #appending = new Set();
   /** @type {Promise<void> | null} */
   #loading = null;
   /** @type {Promise<void> | null} */
@@ -340,6 +342,7 @@ export class Conversation extends EventTarget {
 
   /** Writes what waits to be written. */
   async flush() {
+    await Promise.all(this.#appending);
     await Promise.all([this.#pages.flush(), this.#draftTimer && this.#keepDraft()]);
   }
 
@@ -420,10 +423,17 @@ export class Conversation extends EventTarget {
    * @param {Message} message
    * @returns {Promise<void>} when it is kept
    */
-  async #append(message) {
+  #append(message) {
     this.messages = [...this.messages, message];
     this.#tell("append", { message });
     if (message.role === "user") this.#pairing.noted(this);
+    const appending = this.#keepNew(message).finally(() => this.#appending.delete(appending));
+    this.#appending.add(appending);
+    return appending;
+  }
+
+  /** @param {Message} message */
+  async #keepNew(message) {
     await this.load();
     await this.#keepPictures(message);
     // It may have been deleted meanwhile.
