@@ -1,0 +1,181 @@
+/** Pictures that go with the next message. */
+
+import { html, useEffect, useReducer, useRef, useState } from "../html.js";
+import { bytes, t } from "../i18n.js";
+import { SENDABLE_BYTES, scaled } from "../model/scaling.js";
+import { Menu } from "./dialog.js";
+import { Icon } from "./icons.js";
+
+/** @typedef {{name: string, type: string, data: Blob, url: string, trouble: string}} Item */
+
+/**
+ * The pictures that were chosen and not sent.
+ *
+ * @param {number} version of the pairing's protocol
+ * @param {(trouble: string) => void} onTrouble
+ */
+export function usePictures(version, onTrouble) {
+  const [, redraw] = useReducer((/** @type {number} */ count) => count + 1, 0);
+  const items = useRef(/** @type {Item[]} */ ([]));
+  const changed = (/** @type {Item[]} */ list) => {
+    items.current = list;
+    redraw(undefined);
+  };
+  useEffect(
+    () => () => {
+      for (const { url } of items.current) URL.revokeObjectURL(url);
+    },
+    [],
+  );
+  const judge = (/** @type {Blob} */ data) =>
+    version === 2 && data.size > SENDABLE_BYTES
+      ? t("chat.pictureTooLarge", { size: bytes(data.size), limit: bytes(SENDABLE_BYTES) })
+      : "";
+  return {
+    get items() {
+      return items.current;
+    },
+    /** @param {Iterable<File>} files */
+    add(files) {
+      const all = [...files];
+      const pictures = all.filter(({ type }) => type.startsWith("image/"));
+      onTrouble(pictures.length < all.length ? t("chat.notAPicture") : "");
+      const added = pictures.map((data) => ({
+        name: data.name || `picture.${data.type.slice(6)}`,
+        type: data.type,
+        data,
+        url: URL.createObjectURL(data),
+        trouble: judge(data),
+      }));
+      changed([...items.current, ...added]);
+    },
+    /** @param {Item} item */
+    remove(item) {
+      URL.revokeObjectURL(item.url);
+      changed(items.current.filter((one) => one !== item));
+    },
+    /** @param {Item} item */
+    async shrink(item) {
+      const smaller = await scaled(item.data, SENDABLE_BYTES);
+      const name = `${item.name.replace(/\.[^.]*$/, "")}.jpg`;
+      const next = smaller
+        ? { ...item, name, type: smaller.type, data: smaller, trouble: "" }
+        : { ...item, trouble: t("chat.cannotShrink") };
+      changed(items.current.map((one) => (one === item ? next : one)));
+    },
+    /** They were sent. */
+    clear() {
+      for (const { url } of items.current) URL.revokeObjectURL(url);
+      changed([]);
+    },
+  };
+}
+
+/** @typedef {ReturnType<typeof usePictures>} Pictures */
+
+/**
+ * The button: on a phone camera or gallery, elsewhere files at once.
+ *
+ * @param {{pictures: Pictures, touch: boolean}} props
+ */
+export function AttachButton({ pictures, touch }) {
+  const gallery = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const camera = useRef(/** @type {HTMLInputElement | null} */ (null));
+  const take = (/** @type {Event & {currentTarget: HTMLInputElement}} */ event) => {
+    pictures.add(event.currentTarget.files ?? []);
+    // The same picture may be chosen again.
+    event.currentTarget.value = "";
+  };
+  return html`<div class="attach">
+    ${
+      touch
+        ? html`<${Menu}
+            label=${t("chat.attach")}
+            icon="add"
+            items=${[
+              { label: t("chat.camera"), icon: "camera", onClick: () => camera.current?.click() },
+              {
+                label: t("chat.gallery"),
+                icon: "picture",
+                onClick: () => gallery.current?.click(),
+              },
+            ]}
+          />`
+        : html`<button
+            type="button"
+            class="icon-button"
+            aria-label=${t("chat.attach")}
+            title=${t("chat.attach")}
+            onClick=${() => gallery.current?.click()}
+          >
+            <${Icon} name="add" />
+          </button>`
+    }
+    <input
+      ref=${gallery}
+      class="gallery"
+      type="file"
+      accept="image/*"
+      multiple
+      hidden
+      onChange=${take}
+    />
+    <input
+      ref=${camera}
+      class="camera"
+      type="file"
+      accept="image/*"
+      capture="environment"
+      hidden
+      onChange=${take}
+    />
+  </div>`;
+}
+
+/** @param {{pictures: Pictures, version: number}} props */
+export function Previews({ pictures, version }) {
+  if (!pictures.items.length) return null;
+  return html`<ul class="previews">
+    ${pictures.items.map(
+      (item) => html`<li key=${item.url}><${Preview} item=${item} pictures=${pictures} /></li>`,
+    )}
+    ${version === 1 && html`<li class="quiet small">${t("chat.willScale")}</li>`}
+  </ul>`;
+}
+
+/** @param {{item: Item, pictures: Pictures}} props */
+function Preview({ item, pictures }) {
+  const [busy, setBusy] = useState(false);
+  const { name, url, trouble } = item;
+  return html`<figure class=${`preview ${trouble ? "troubled" : ""}`}>
+    <div class="preview-picture">
+      <img src=${url} alt=${t("chat.picture", { name })} />
+      <button
+        type="button"
+        class="preview-remove"
+        aria-label=${t("chat.removePicture", { name })}
+        onClick=${() => pictures.remove(item)}
+      >
+        <${Icon} name="close" />
+      </button>
+    </div>
+    ${
+      trouble &&
+      html`<figcaption>
+        <span role="alert">${trouble}</span>
+        <button
+          type="button"
+          class="foot-button strong"
+          disabled=${busy}
+          onClick=${async () => {
+            setBusy(true);
+            await pictures.shrink(item);
+            setBusy(false);
+          }}
+        >
+          ${t("chat.shrink")}
+        </button>
+      </figcaption>`
+    }
+  </figure>`;
+}

@@ -1,0 +1,354 @@
+/** The messages of a conversation, oldest first, and the way through them. */
+
+import {
+  html,
+  useEffect,
+  useLayoutEffect,
+  useMemo,
+  useReducer,
+  useRef,
+  useState,
+} from "../html.js";
+import { day, t } from "../i18n.js";
+import { announce } from "./announcer.js";
+import { copyText } from "./clipboard.js";
+import { Icon } from "./icons.js";
+import { Message } from "./message.js";
+import { MessageMenu } from "./message_menu.js";
+import { keepPlace } from "./scrolling.js";
+import { Viewer } from "./viewer.js";
+
+/** @typedef {import("../model/message.js").Message} Model */
+/** @typedef {import("../model/message.js").Picture} Picture */
+/** @typedef {import("../model/conversation.js").Conversation} Conversation */
+
+// Messages of one side within this time stand together.
+const TOGETHER = 5 * 60_000;
+const LONG_PRESS = 500; // milliseconds
+const SPOKEN = 1_000; // characters of an answer that a screen reader is told at once
+
+/**
+ * @param {object} props
+ * @param {Conversation} props.conversation
+ * @param {string} props.name the agent's
+ * @param {(scroller: HTMLElement | null) => void} props.onScroller
+ */
+export function MessageList({ conversation, name, onScroller }) {
+  const [, redraw] = useReducer((/** @type {number} */ count) => count + 1, 0);
+  const [atEnd, setAtEnd] = useState(true);
+  const [menu, setMenu] = useState(
+    /** @type {{message: Model, at: {left: number, top: number}} | null} */ (null),
+  );
+  const [shown, setShown] = useState(/** @type {Picture | null} */ (null));
+  const scroller = useRef(/** @type {HTMLElement | null} */ (null));
+  const content = useRef(/** @type {HTMLElement | null} */ (null));
+  const place = useRef(/** @type {ReturnType<typeof keepPlace> | null} */ (null));
+  const restore = useRef(/** @type {(() => void) | null} */ (null));
+  const watchers = useMemo(() => /** @type {Map<Model, () => void>} */ (new Map()), [conversation]);
+  const rows = useMemo(() => /** @type {Map<Model, Row>} */ (new Map()), [conversation, name]);
+
+  const doings = useMemo(
+    () => ({
+      watch(/** @type {Model} */ message, /** @type {() => void} */ draw) {
+        watchers.set(message, draw);
+        return () => {
+          if (watchers.get(message) === draw) watchers.delete(message);
+        };
+      },
+      copy: (/** @type {Model} */ message) => copyText(message.text),
+      retry: (/** @type {Model} */ message) => conversation.retry(message),
+      open: (/** @type {Model} */ _message, /** @type {Picture} */ picture) => setShown(picture),
+      menu(/** @type {Model} */ message, /** @type {MouseEvent | PointerEvent} */ event) {
+        event.preventDefault();
+        const button = event.currentTarget;
+        // A key opens it at the button, a pointer where it is.
+        const box = button instanceof HTMLButtonElement ? button.getBoundingClientRect() : null;
+        const at = box
+          ? { left: box.left, top: box.bottom }
+          : { left: event.clientX, top: event.clientY };
+        setMenu({ message, at });
+      },
+    }),
+    [conversation, watchers],
+  );
+
+  useLayoutEffect(() => {
+    if (!scroller.current || !content.current) return undefined;
+    const keeping = keepPlace(scroller.current, content.current, setAtEnd);
+    place.current = keeping;
+    setAtEnd(true);
+    onScroller(scroller.current);
+    return () => {
+      keeping.stop();
+      onScroller(null);
+    };
+  }, [conversation]);
+
+  useLayoutEffect(() => {
+    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ work) => {
+      const listener = (/** @type {Event} */ event) =>
+        work(/** @type {CustomEvent} */ (event).detail ?? {});
+      conversation.addEventListener(type, listener);
+      return () => conversation.removeEventListener(type, listener);
+    };
+    const speak = speaker(name);
+    const off = [
+      on("change", ({ message }) => {
+        if (!message) redraw(undefined);
+        else watchers.get(message)?.();
+        if (message) speak(message);
+      }),
+      on("append", ({ message }) => {
+        if (message.role === "user") place.current?.toEnd();
+        redraw(undefined);
+      }),
+      on("remove", () => redraw(undefined)),
+      on("older", () => {
+        restore.current = place.current?.hold(firstSeen(scroller.current)) ?? null;
+        redraw(undefined);
+      }),
+    ];
+    redraw(undefined);
+    return () => {
+      for (const end of off) end();
+    };
+  }, [conversation, name, watchers]);
+
+  useLayoutEffect(() => {
+    restore.current?.();
+    restore.current = null;
+  });
+
+  useSeen(conversation, atEnd);
+  const top = useOlder(conversation, scroller);
+  const press = useLongPress(conversation, doings);
+
+  const { messages, unread } = conversation;
+  for (const message of rows.keys()) if (!messages.includes(message)) rows.delete(message);
+  const pictures = messages.flatMap((message) =>
+    message.pictures.filter((picture) => picture.shown && picture.progress === undefined),
+  );
+
+  return html`<div class="messages-frame">
+    <div
+      class="scroll messages"
+      ref=${scroller}
+      role="log"
+      aria-live="off"
+      aria-label=${t("chat.messages", { name })}
+      tabindex="0"
+      ...${press}
+    >
+      <div class="messages-content" ref=${content}>
+        <div class="messages-top" ref=${top}></div>
+        ${conversation.fetching && html`<p class="note">${t("chat.fetching")}</p>`}
+        ${
+          conversation.loaded &&
+          !conversation.fetching &&
+          !messages.length &&
+          html`<${Empty} name=${name} />`
+        }
+        ${messages.map((message, index) =>
+          row(rows, message, messages[index - 1], { name, doings }),
+        )}
+      </div>
+    </div>
+    ${
+      !atEnd &&
+      html`<button
+        type="button"
+        class="newest"
+        aria-label=${unread ? t("chat.newestUnread", { count: unread }) : t("chat.newest")}
+        onClick=${() => {
+          place.current?.toEnd();
+          scroller.current?.focus({ preventScroll: true });
+        }}
+      >
+        <${Icon} name="down" />
+        ${unread > 0 && html`<span class="badge" aria-hidden="true">${unread}</span>`}
+      </button>`
+    }
+    ${
+      menu &&
+      html`<${MessageMenu}
+        at=${menu.at}
+        items=${itemsFor(menu.message, conversation)}
+        onClose=${() => setMenu(null)}
+      />`
+    }
+    ${
+      shown &&
+      html`<${Viewer} pictures=${pictures} first=${shown} onClose=${() => setShown(null)} />`
+    }
+  </div>`;
+}
+
+/** What was drawn for a message, to be left alone while nothing about it has changed.
+ * @typedef {{day: string, joined: boolean, view: unknown}} Row */
+
+/**
+ * @param {Map<Model, Row>} rows
+ * @param {Model} message
+ * @param {Model | undefined} before
+ * @param {{name: string, doings: import("./message.js").Doings}} props
+ */
+function row(rows, message, before, props) {
+  const today = day(message.at);
+  const newDay = !before || day(before.at) !== today ? today : "";
+  const joined = !newDay && before?.role === message.role && message.at - before.at < TOGETHER;
+  const known = rows.get(message);
+  if (known && known.day === newDay && known.joined === joined) return known.view;
+  const view = html`<div class="row" key=${message.id}>
+    ${newDay && html`<h2 class="day"><span>${newDay}</span></h2>`}
+    <${Message} message=${message} joined=${joined} ...${props} />
+  </div>`;
+  rows.set(message, { day: newDay, joined, view });
+  return view;
+}
+
+/** @param {{name: string}} props */
+function Empty({ name }) {
+  return html`<div class="empty">
+    <p><bdi>${t("chat.empty", { name })}</bdi></p>
+    <p class="quiet small">${t("chat.emptyHint")}</p>
+  </div>`;
+}
+
+/**
+ * @param {Model} message
+ * @param {Conversation} conversation
+ * @returns {import("./dialog.js").Item[]}
+ */
+function itemsFor(message, conversation) {
+  const { role, text, state } = message;
+  /** @type {import("./dialog.js").Item[]} */
+  const items = [];
+  if (text) {
+    items.push({ label: t("app.copy"), icon: "copy", onClick: () => copyText(text) });
+  }
+  if (state === "failed" || (role === "user" && message.settled)) {
+    const label = state === "failed" ? t("chat.retry") : t("chat.askAgain");
+    items.push({ label, icon: "retry", onClick: () => conversation.retry(message) });
+  }
+  if (state === "waiting" || state === "streaming") {
+    items.push({ label: t("chat.stop"), icon: "stop", onClick: () => conversation.stop(message) });
+  }
+  items.push({
+    label: t("chat.delete"),
+    icon: "trash",
+    danger: true,
+    onClick: () => conversation.remove(message),
+  });
+  return items;
+}
+
+/**
+ * The first message that is at least partly seen.
+ *
+ * @param {HTMLElement | null} scroller
+ */
+function firstSeen(scroller) {
+  if (!scroller) return null;
+  const { top } = scroller.getBoundingClientRect();
+  const rows = scroller.querySelectorAll(".row");
+  return [...rows].find((one) => one.getBoundingClientRect().bottom > top) ?? null;
+}
+
+/**
+ * Tells a screen reader an answer once it is whole, not each of its words.
+ *
+ * @param {string} name
+ * @returns {(message: Model) => void}
+ */
+function speaker(name) {
+  /** @type {WeakSet<Model>} */
+  const streaming = new WeakSet();
+  return (message) => {
+    if (message.role !== "agent") return;
+    if (message.state === "streaming") streaming.add(message);
+    else if (streaming.delete(message)) announce(`${name}: ${message.text.slice(0, SPOKEN)}`);
+  };
+}
+
+/**
+ * Marks as read what stands at the end of a list that people look at.
+ *
+ * @param {Conversation} conversation
+ * @param {boolean} atEnd
+ */
+function useSeen(conversation, atEnd) {
+  useEffect(() => {
+    const see = () => {
+      if (atEnd && document.visibilityState === "visible") conversation.markRead();
+    };
+    see();
+    conversation.addEventListener("change", see);
+    document.addEventListener("visibilitychange", see);
+    return () => {
+      conversation.removeEventListener("change", see);
+      document.removeEventListener("visibilitychange", see);
+    };
+  }, [conversation, atEnd]);
+}
+
+/**
+ * Reads older messages when the beginning comes near.
+ *
+ * @param {Conversation} conversation
+ * @param {{current: HTMLElement | null}} scroller
+ */
+function useOlder(conversation, scroller) {
+  const top = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    if (!top.current || !scroller.current) return undefined;
+    let near = false;
+    const read = async () => {
+      while (near && conversation.loaded && conversation.hasOlder) {
+        await conversation.loadOlder();
+        // The list has to be drawn before it is known whether the beginning is still near.
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    };
+    const observer = new IntersectionObserver(
+      ([entry]) => {
+        near = entry.isIntersecting;
+        read();
+      },
+      { root: scroller.current, rootMargin: "600px 0px 0px 0px" },
+    );
+    observer.observe(top.current);
+    conversation.addEventListener("change", read);
+    return () => {
+      near = false;
+      observer.disconnect();
+      conversation.removeEventListener("change", read);
+    };
+  }, [conversation]);
+  return top;
+}
+
+/**
+ * A finger that rests on what the user wrote opens its menu, where the browser does not say so
+ * itself by "contextmenu".
+ *
+ * @param {Conversation} conversation
+ * @param {import("./message.js").Doings} doings
+ */
+function useLongPress(conversation, doings) {
+  const timer = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
+  const end = () => clearTimeout(timer.current);
+  return {
+    onPointerDown(/** @type {PointerEvent} */ event) {
+      end();
+      if (event.pointerType !== "touch" || !(event.target instanceof Element)) return;
+      const id = event.target.closest(".message.me")?.getAttribute("data-id");
+      const message = conversation.messages.find((one) => one.id === id);
+      if (!message || event.target.closest("a, button")) return;
+      timer.current = setTimeout(() => doings.menu(message, event), LONG_PRESS);
+    },
+    onPointerMove: end,
+    onPointerUp: end,
+    onPointerCancel: end,
+    onContextMenu: end,
+  };
+}

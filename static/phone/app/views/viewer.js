@@ -1,0 +1,126 @@
+/** Pictures, as large as the screen. */
+
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
+import { t } from "../i18n.js";
+import { download } from "./download.js";
+import { Icon } from "./icons.js";
+import { useUrl } from "./picture.js";
+
+/** @typedef {import("../model/message.js").Picture} Picture */
+
+/**
+ * @param {object} props
+ * @param {Picture[]} props.pictures of the conversation
+ * @param {Picture} props.first the one to begin with
+ * @param {() => void} props.onClose
+ */
+export function Viewer({ pictures, first, onClose }) {
+  const [picture, setPicture] = useState(first);
+  const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    const element = dialog.current;
+    element?.showModal();
+    return () => {
+      element?.close();
+      if (before instanceof HTMLElement && before.isConnected) before.focus();
+    };
+  }, []);
+  const index = pictures.indexOf(picture);
+  const to = (/** @type {number} */ step) => {
+    const next = pictures[index + step];
+    if (next) setPicture(next);
+  };
+  const title = t("chat.viewer", { index: index + 1, count: pictures.length });
+  return html`<dialog
+    ref=${dialog}
+    class="viewer"
+    aria-label=${`${title}: ${picture.name}`}
+    onCancel=${(/** @type {Event} */ event) => {
+      event.preventDefault();
+      onClose();
+    }}
+    onKeyDown=${(/** @type {KeyboardEvent} */ event) => {
+      const forward = document.documentElement.dir === "rtl" ? "ArrowLeft" : "ArrowRight";
+      if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+        to(event.key === forward ? 1 : -1);
+      }
+    }}
+  >
+    <div class="viewer-bar">
+      <button type="button" class="icon-button" aria-label=${t("app.close")} onClick=${onClose}>
+        <${Icon} name="close" />
+      </button>
+      <p class="viewer-name">
+        <bdi>${picture.name}</bdi>
+        ${pictures.length > 1 && html`<span class="small">${title}</span>`}
+      </p>
+      <button
+        type="button"
+        class="icon-button"
+        aria-label=${t("app.save")}
+        onClick=${async () => download(picture.name, await picture.blob())}
+      >
+        <${Icon} name="export" class="upside-down" />
+      </button>
+    </div>
+    <${Large} key=${picture.id} picture=${picture} />
+    ${
+      pictures.length > 1 &&
+      html`<div class="viewer-steps">
+        <button
+          type="button"
+          class="icon-button"
+          aria-label=${t("chat.previousPicture")}
+          disabled=${index <= 0}
+          onClick=${() => to(-1)}
+        >
+          <${Icon} name="back" />
+        </button>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label=${t("chat.nextPicture")}
+          disabled=${index === pictures.length - 1}
+          onClick=${() => to(1)}
+        >
+          <${Icon} name="next" />
+        </button>
+      </div>`
+    }
+  </dialog>`;
+}
+
+/** @param {{picture: Picture}} props */
+function Large({ picture }) {
+  const { url, missing, lose } = useUrl(picture);
+  const [zoomed, setZoomed] = useState(/** @type {{x: number, y: number} | null} */ (null));
+  const stage = useRef(/** @type {HTMLElement | null} */ (null));
+  useEffect(() => {
+    const element = stage.current;
+    if (!zoomed || !element) return;
+    // What was clicked comes to the middle.
+    element.scrollLeft = zoomed.x * element.scrollWidth - element.clientWidth / 2;
+    element.scrollTop = zoomed.y * element.scrollHeight - element.clientHeight / 2;
+  }, [zoomed]);
+  return html`<div class=${`viewer-stage ${zoomed ? "zoomed" : ""}`} ref=${stage} tabindex="-1">
+    ${
+      missing
+        ? html`<p>${t("chat.pictureMissing")}</p>`
+        : url &&
+          html`<button
+            type="button"
+            aria-label=${t("chat.zoom")}
+            aria-pressed=${Boolean(zoomed)}
+            onClick=${(/** @type {MouseEvent & {currentTarget: HTMLElement}} */ event) => {
+              const box = event.currentTarget.getBoundingClientRect();
+              const x = event.detail ? (event.clientX - box.left) / box.width : 0.5;
+              const y = event.detail ? (event.clientY - box.top) / box.height : 0.5;
+              setZoomed(zoomed ? null : { x, y });
+            }}
+          >
+            <img src=${url} alt=${picture.name} onError=${lose} />
+          </button>`
+    }
+  </div>`;
+}
