@@ -390,8 +390,8 @@ export class LegacySession {
   #error({ id, payload, size = 0 }) {
     const { code, message, ref, retry_after_ms: wait } = payload;
     if (RELAY_CODES.has(code)) {
-      // Anybody may write an integer here that no arithmetic survives.
-      const known = Number.isInteger(wait) && wait >= 0;
+      // Anybody may write an integer here that no arithmetic survives; Infinity is one of those.
+      const known = typeof wait === "number" && Math.trunc(wait) === wait && wait >= 0;
       const retryAfterMs = known ? Math.min(wait, MAX_COUNTER) : null;
       return [{ kind: "hint", code, message: text(message), ref: text(ref), retryAfterMs }];
     }

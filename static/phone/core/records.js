@@ -34,10 +34,11 @@ const LONE_SURROGATE = /\p{Cs}/u;
  */
 export function read(payload) {
   const { enc, v, hs, n, ciphertext } = payload;
-  if (enc !== true || v !== 2 || typeof hs !== "string" || !Number.isInteger(n)) {
+  if (enc !== true || v !== 2 || typeof hs !== "string" || typeof ciphertext !== "string") {
     return null;
   }
-  if (typeof ciphertext !== "string") {
+  // An integer of hundreds of digits is Infinity here, and a counter that has run out.
+  if (typeof n !== "number" || Math.trunc(n) !== n) {
     return null;
   }
   try {

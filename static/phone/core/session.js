@@ -755,10 +755,10 @@ function errorPayload({ code, message = "", ref = "", retry_after_ms: wait = nul
   if (typeof code !== "string" || typeof message !== "string" || typeof ref !== "string") {
     return null;
   }
-  if (wait !== null && !Number.isInteger(wait)) {
+  // Anybody may write an integer here that no arithmetic survives; Infinity is one of those.
+  if (wait !== null && (typeof wait !== "number" || Math.trunc(wait) !== wait)) {
     return null;
   }
-  // Anybody may write an integer here that no arithmetic survives.
   const retryAfterMs = wait === null ? null : Math.min(Math.max(wait, 0), MAX_COUNTER);
   return { code, message, ref, retryAfterMs };
 }
