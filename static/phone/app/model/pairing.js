@@ -106,6 +106,11 @@ export class Pairing extends EventTarget {
     return this.#record.agentName || "Agent";
   }
 
+  /** Of the agent's program; "" while it is not there. */
+  get agentVersion() {
+    return this.#phone?.agent?.version ?? "";
+  }
+
   /** Whether the agent has proved that it holds the link's secret. */
   get verified() {
     return this.#record.verified;
