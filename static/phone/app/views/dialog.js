@@ -106,18 +106,18 @@ function open(view) {
 }
 
 /**
- * Asks a question that is answered by yes or no.
+ * Asks a question that is answered by yes or no; without `cancel` it tells something.
  *
- * @param {{title: string, text: string, action: string, danger?: boolean}} question
+ * @param {{title: string, text: string, action: string, danger?: boolean, cancel?: boolean}} question
  * @returns {Promise<boolean>}
  */
-export function confirm({ title, text, action, danger = false }) {
+export function confirm({ title, text, action, danger = false, cancel = true }) {
   return open(
     (answer) => html`<${Dialog}
       title=${title}
       onClose=${() => answer(false)}
       actions=${[
-        { label: t("app.cancel"), onClick: () => answer(false) },
+        ...(cancel ? [{ label: t("app.cancel"), onClick: () => answer(false) }] : []),
         { label: action, onClick: () => answer(true), kind: danger ? "danger" : "primary" },
       ]}
     >
@@ -129,13 +129,14 @@ export function confirm({ title, text, action, danger = false }) {
 /**
  * Asks for a line of text. Null where the user cancels.
  *
- * @param {{title: string, label: string, value?: string, action: string, maxLength?: number}} question
+ * @param {{title: string, label: string, action: string, hint?: string, value?: string,
+ *   maxLength?: number}} question
  * @returns {Promise<string | null>}
  */
-export function askText({ title, label, value = "", action, maxLength = 80 }) {
+export function askText({ title, label, action, hint = "", value = "", maxLength = 80 }) {
   return open(
     (answer) =>
-      html`<${TextDialog} ...${{ title, label, value, action, maxLength }} onAnswer=${answer} />`,
+      html`<${TextDialog} ...${{ title, label, action, hint, value, maxLength }} onAnswer=${answer} />`,
   );
 }
 
@@ -143,12 +144,13 @@ export function askText({ title, label, value = "", action, maxLength = 80 }) {
  * @param {object} props
  * @param {string} props.title
  * @param {string} props.label
- * @param {string} props.value
  * @param {string} props.action
+ * @param {string} props.hint
+ * @param {string} props.value
  * @param {number} props.maxLength
  * @param {(text: string | null) => void} props.onAnswer
  */
-function TextDialog({ title, label, value, action, maxLength, onAnswer }) {
+function TextDialog({ title, label, action, hint, value, maxLength, onAnswer }) {
   const [text, setText] = useState(value);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const id = useId();
@@ -174,7 +176,9 @@ function TextDialog({ title, label, value, action, maxLength, onAnswer }) {
         value=${text}
         onInput=${(/** @type {InputEvent} */ event) =>
           setText(/** @type {HTMLInputElement} */ (event.currentTarget).value)}
+        aria-describedby=${hint ? `${id}-hint` : undefined}
       />
+      ${hint && html`<p id=${`${id}-hint`} class="quiet small">${hint}</p>`}
     </div>
   <//>`;
 }

@@ -1,0 +1,245 @@
+/** What a link names, before anything is connected; and how connecting goes on. */
+
+import { html, useEffect, useModel, useRef, useState } from "../html.js";
+import { t } from "../i18n.js";
+import { AlreadyPaired } from "../model/phonebook.js";
+import { Avatar } from "./avatar.js";
+import { BackButton } from "./bar.js";
+import { Icon } from "./icons.js";
+import { forget } from "./list.js";
+
+/** @typedef {import("../model/pairing.js").Pairing} Pairing */
+/** @typedef {import("../model/phonebook.js").Phonebook} Phonebook */
+/** @typedef {import("../model/phonebook.js").Reading} Reading */
+/** @typedef {import("../i18n.js").Key} Key */
+
+/** Words for states in which it goes on by itself. */
+const WAITING = /** @type {Record<string, Key>} */ ({
+  connecting: "confirm.waitingRelay",
+  offline: "confirm.offline",
+  reconnecting: "confirm.noRelay",
+  "agent-offline": "confirm.noAgent",
+  quota: "confirm.quota",
+  "rate-limit": "confirm.waiting",
+});
+
+/** Words for states in which it does not. */
+const ENDED = /** @type {Record<string, Key>} */ ({
+  unauthorized: "confirm.unauthorized",
+  revoked: "confirm.revoked",
+  refused: "confirm.refused",
+  replaced: "confirm.replaced",
+  "elsewhere-tab": "list.hint.elsewhere-tab",
+  storage: "confirm.storage",
+});
+
+/** Words for why an agent refused, where it said so. */
+const REFUSED = /** @type {Record<string, Key>} */ ({
+  NO_VERSION_2: "confirm.noVersion2",
+  NO_VERSION_1: "confirm.noVersion1",
+  NO_ANSWER: "confirm.noAnswer",
+});
+
+/**
+ * @param {object} props
+ * @param {Phonebook} props.phonebook
+ * @param {Reading} props.reading what a link names
+ * @param {() => void} props.onBack
+ * @param {(pairing: Pairing) => void} props.onOpen
+ */
+export function Confirm({ phonebook, reading, onBack, onOpen }) {
+  const [pairing, setPairing] = useState(/** @type {Pairing | null} */ (null));
+  const { known, elsewhere } = reading;
+  const shown = pairing
+    ? html`<${Progress} pairing=${pairing} onBack=${onBack} onOpen=${onOpen} />`
+    : known
+      ? html`<${Known} pairing=${known} onBack=${onBack} onOpen=${onOpen} />`
+      : elsewhere
+        ? html`<${Elsewhere} link=${reading.link} url=${elsewhere} onBack=${onBack} />`
+        : html`<${Question}
+            phonebook=${phonebook}
+            link=${reading.link}
+            onPaired=${setPairing}
+            onBack=${onBack}
+          />`;
+  return html`<header class="bar"><${BackButton} onBack=${onBack} /></header>
+    <div class="scroll"><div class="column stack confirm">${shown}</div></div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {Phonebook} props.phonebook
+ * @param {import("../../core/link.js").PairingLink} props.link
+ * @param {(pairing: Pairing) => void} props.onPaired
+ * @param {() => void} props.onBack
+ */
+function Question({ phonebook, link, onPaired, onBack }) {
+  const [busy, setBusy] = useState(false);
+  const [trouble, setTrouble] = useState(/** @type {Key | null} */ (null));
+  const verified = link.secret !== null;
+  const connect = async () => {
+    setBusy(true);
+    try {
+      onPaired(await phonebook.add(link));
+    } catch (error) {
+      // Another tab was faster: its pairing is here in a moment.
+      setTrouble(error instanceof AlreadyPaired ? "confirm.knownTitle" : "confirm.storage");
+      setBusy(false);
+    }
+  };
+  return html`<h1 tabindex="-1">${t("confirm.title")}</h1>
+    <p class="quiet">${t("confirm.text")}</p>
+    <dl class="card facts">
+      <div>
+        <dt>${t("confirm.relay")}</dt>
+        <dd dir="ltr">${link.host}</dd>
+      </div>
+      <div>
+        <dt>${t("confirm.security")}</dt>
+        <dd>
+          <${Verified} verified=${verified} words=${verified ? "confirm.willVerify" : undefined} />
+          <p class="quiet small">
+            ${t(verified ? "confirm.verifiedText" : "confirm.notVerifiedText")}
+          </p>
+        </dd>
+      </div>
+    </dl>
+    <div role="alert">
+      ${
+        trouble &&
+        html`<p class="note">
+          <${Icon} name="alert" />
+          <span>${t(trouble)}</span>
+        </p>`
+      }
+    </div>
+    <div class="decision">
+      <button type="button" class="button primary wide" disabled=${busy} onClick=${connect}>
+        ${t("confirm.connect")}
+      </button>
+      <button type="button" class="button plain wide" onClick=${onBack}>
+        ${t("confirm.notNow")}
+      </button>
+    </div>
+    <${Trust} />`;
+}
+
+/**
+ * @param {{verified: boolean, words?: Key}} props
+ */
+export function Verified({ verified, words }) {
+  const text = words ?? (verified ? "confirm.verified" : "confirm.notVerified");
+  return html`<span class=${`tag ${verified ? "good" : "warn"}`}>
+    <${Icon} name=${verified ? "shield" : "alert"} />${t(text)}
+  </span>`;
+}
+
+/** What it means that a relay serves this page. */
+function Trust() {
+  const { host } = location;
+  return html`<details class="trust quiet small">
+    <summary>${t("confirm.trust", { host })} <u>${t("confirm.trustMore")}</u></summary>
+    <p>${t("confirm.trustText", { host })}</p>
+  </details>`;
+}
+
+/**
+ * @param {object} props
+ * @param {Pairing} props.pairing
+ * @param {() => void} props.onBack
+ * @param {(pairing: Pairing) => void} props.onOpen
+ */
+function Known({ pairing, onBack, onOpen }) {
+  return html`<${Avatar} pairing=${pairing} size="large" />
+    <h1 tabindex="-1">${t("confirm.knownTitle")}</h1>
+    <p>${t("confirm.knownText", { name: pairing.name })}</p>
+    <div class="decision">
+      <button type="button" class="button primary wide" onClick=${() => onOpen(pairing)}>
+        ${t("confirm.open")}
+      </button>
+      <button type="button" class="button plain wide" onClick=${onBack}>
+        ${t("confirm.notNow")}
+      </button>
+    </div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {import("../../core/link.js").PairingLink} props.link
+ * @param {string} props.url of the other relay's phone, with the link's secrets
+ * @param {() => void} props.onBack
+ */
+function Elsewhere({ link, url, onBack }) {
+  const relay = link.host;
+  return html`<h1 tabindex="-1">${t("confirm.elsewhereTitle")}</h1>
+    <p>${t("confirm.elsewhereText", { relay, here: location.host })}</p>
+    <p class="quiet">${t("confirm.elsewhereWarning")}</p>
+    <div class="decision">
+      <a class="button primary wide" href=${url} rel="noopener noreferrer">
+        ${t("confirm.elsewhereOpen", { relay })}
+      </a>
+      <button type="button" class="button plain wide" onClick=${onBack}>
+        ${t("confirm.notNow")}
+      </button>
+    </div>`;
+}
+
+/**
+ * @param {object} props
+ * @param {Pairing} props.pairing
+ * @param {() => void} props.onBack
+ * @param {(pairing: Pairing) => void} props.onOpen
+ */
+function Progress({ pairing, onBack, onOpen }) {
+  useModel(pairing, "change", "banner");
+  const { banner, name, online, verified } = pairing;
+  const open = useRef(/** @type {HTMLButtonElement | null} */ (null));
+  useEffect(() => {
+    if (online) open.current?.focus();
+  }, [online]);
+  const ended = !online && banner ? ENDED[banner.kind] : undefined;
+  if (ended) {
+    const words = (banner?.kind === "refused" && REFUSED[banner.code ?? ""]) || ended;
+    return html`<${Icon} name="alert" class="huge warn" />
+      <h1 tabindex="-1">${t("confirm.failed")}</h1>
+      <p role="alert">${t(words)}</p>
+      <div class="decision">
+        <button
+          type="button"
+          class="button primary wide"
+          onClick=${async () => (await forget(pairing)) && onBack()}
+        >
+          ${t("confirm.remove")}
+        </button>
+        <button type="button" class="button plain wide" onClick=${onBack}>
+          ${t("confirm.toList")}
+        </button>
+      </div>`;
+  }
+  const state = online
+    ? t(verified ? "confirm.connectedVerified" : "confirm.connected", { name })
+    : t((banner && WAITING[banner.kind]) ?? "confirm.waiting");
+  return html`${
+    online
+      ? html`<span class="row-avatar">
+          <${Avatar} pairing=${pairing} size="large" /><${Verified} verified=${verified} />
+        </span>`
+      : html`<span class="spinner large"></span>`
+  }
+    <div role="status"><h1 tabindex="-1">${state}</h1></div>
+    ${!online && html`<p class="quiet">${t("confirm.later")}</p>`}
+    <div class="decision">
+      <button
+        type="button"
+        class="button primary wide"
+        ref=${open}
+        disabled=${!online}
+        onClick=${() => onOpen(pairing)}
+      >
+        ${t("confirm.open")}
+      </button>
+      <button type="button" class="button plain wide" onClick=${onBack}>
+        ${t("confirm.toList")}
+      </button>
+    </div>`;
+}
