@@ -51,7 +51,7 @@ class Faults:
     """What goes wrong in pages without anybody seeing it: errors, warnings, violations."""
 
     def __init__(self) -> None:
-        self._all: list[str] = []
+        self.all: list[str] = []
         self._allowed: list[str] = []
 
     def allow(self, pattern: str) -> None:
@@ -59,13 +59,13 @@ class Faults:
         self._allowed.append(pattern)
 
     def add(self, text: str) -> None:
-        self._all.append(text)
+        self.all.append(text)
 
     @property
     def found(self) -> list[str]:
         return [
             text
-            for text in self._all
+            for text in self.all
             if not any(re.search(pattern, text) for pattern in self._allowed)
         ]
 
@@ -168,6 +168,7 @@ async def pair(page: Page, agent: ScriptedAgent) -> None:
     """Open the agent's link, say yes, and be in its chat."""
     await page.goto(agent.url)
     await page.get_by_role("button", name="Connect", exact=True).click()
+    await page.get_by_role("button", name="Open chat").click()
     await expect(page.get_by_role("textbox", name="Message")).to_be_visible(timeout=SOON)
 
 
