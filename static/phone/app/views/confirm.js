@@ -219,15 +219,17 @@ function Progress({ pairing, onBack, onOpen }) {
   const state = online
     ? t(verified ? "confirm.connectedVerified" : "confirm.connected", { name })
     : t((banner && WAITING[banner.kind]) ?? "confirm.waiting");
-  return html`${
-    online
-      ? html`<span class="row-avatar">
-          <${Avatar} pairing=${pairing} size="large" /><${Verified} verified=${verified} />
-        </span>`
-      : html`<span class="spinner large"></span>`
-  }
-    <div role="status"><h1 tabindex="-1">${state}</h1></div>
-    ${!online && html`<p class="quiet">${t("confirm.later")}</p>`}
+  return html`<div class="progress">
+      ${
+        online
+          ? html`<${Avatar} pairing=${pairing} size="large" />`
+          : html`<span class="spinner large"></span>`
+      }
+      <div role="status"><h1 tabindex="-1">${state}</h1></div>
+      <p class="quiet">
+        ${t(online ? (verified ? "details.verifiedText" : "details.notVerifiedText") : "confirm.later")}
+      </p>
+    </div>
     <div class="decision">
       <button
         type="button"

@@ -196,7 +196,7 @@ export async function forget(pairing) {
 function Empty({ relay, onAdd }) {
   const [copied, setCopied] = useState(false);
   const command = `coralmux-agent run --relay ${relay}`;
-  return html`<div class="column stack empty">
+  return html`<div class="column stack first-steps">
     <h2>${t("list.empty.title")}</h2>
     <p class="quiet">${t("list.empty.text")}</p>
     <ol class="steps">
