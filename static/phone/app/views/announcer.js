@@ -9,6 +9,11 @@ let region = null;
  * @param {string} text
  */
 export function announce(text) {
+  const page = /** @type {Document & {ariaNotify?: (text: string) => void}} */ (document);
+  if (page.ariaNotify) {
+    page.ariaNotify(text);
+    return;
+  }
   if (!region) {
     region = document.createElement("div");
     region.className = "visually-hidden";
