@@ -4,6 +4,7 @@ import { html, useEffect, useModel, useRef, useState } from "../html.js";
 import { moment, t } from "../i18n.js";
 import { AgentPicker } from "./agent_picker.js";
 import { Banner } from "./banner.js";
+import { BackButton } from "./bar.js";
 import { Composer } from "./composer.js";
 import { confirm, Menu } from "./dialog.js";
 import { download } from "./download.js";
@@ -55,19 +56,9 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
 
   return html`<section class="chat" aria-label=${pairing.name} ref=${setArea}>
     <header class="bar chat-bar">
-      ${
-        onBack &&
-        html`<button
-          type="button"
-          class="icon-button"
-          aria-label=${t("app.back")}
-          onClick=${onBack}
-        >
-          <${Icon} name="back" />
-        </button>`
-      }
+      ${onBack && html`<${BackButton} onBack=${onBack} />`}
       <div class="chat-title">
-        <h1><bdi>${pairing.name}</bdi></h1>
+        <h1 tabindex="-1"><bdi>${pairing.name}</bdi></h1>
         <${Standing} pairing=${pairing} />
       </div>
       <${AgentPicker} pairing=${pairing} />

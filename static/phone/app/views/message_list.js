@@ -141,7 +141,7 @@ export function MessageList({ conversation, name, onScroller }) {
     >
       <div class="messages-content" ref=${content}>
         <div class="messages-top" ref=${top}></div>
-        ${conversation.fetching && html`<p class="note">${t("chat.fetching")}</p>`}
+        ${conversation.fetching && html`<p class="chat-note">${t("chat.fetching")}</p>`}
         ${
           conversation.loaded &&
           !conversation.fetching &&
@@ -198,7 +198,7 @@ function row(rows, message, before, props) {
   const joined = !newDay && before?.role === message.role && message.at - before.at < TOGETHER;
   const known = rows.get(message);
   if (known && known.day === newDay && known.joined === joined) return known.view;
-  const view = html`<div class="row" key=${message.id}>
+  const view = html`<div class="entry" key=${message.id}>
     ${newDay && html`<h2 class="day"><span>${newDay}</span></h2>`}
     <${Message} message=${message} joined=${joined} ...${props} />
   </div>`;
@@ -208,7 +208,7 @@ function row(rows, message, before, props) {
 
 /** @param {{name: string}} props */
 function Empty({ name }) {
-  return html`<div class="empty">
+  return html`<div class="chat-empty">
     <p><bdi>${t("chat.empty", { name })}</bdi></p>
     <p class="quiet small">${t("chat.emptyHint")}</p>
   </div>`;
@@ -250,7 +250,7 @@ function itemsFor(message, conversation) {
 function firstSeen(scroller) {
   if (!scroller) return null;
   const { top } = scroller.getBoundingClientRect();
-  const rows = scroller.querySelectorAll(".row");
+  const rows = scroller.querySelectorAll(".entry");
   return [...rows].find((one) => one.getBoundingClientRect().bottom > top) ?? null;
 }
 
