@@ -168,7 +168,7 @@ export class Channel {
   /** Whether a message can be sent now. */
   get ready() {
     // A line may be over before its last messages and its end are worked on.
-    return this.#machine?.ready === true && this.#line?.over === false;
+    return this.#running && this.#machine?.ready === true && this.#line?.over === false;
   }
 
   get peer() {
@@ -444,15 +444,12 @@ export class Channel {
   /** @param {Promise<SessionEvent[]>} events */
   async #perform(events) {
     let quiet = true;
-    try {
-      for (const event of await events) {
-        if (event.kind !== "opened") quiet = false;
-        await this.#carryOut(event);
-      }
-    } finally {
-      this.#schedule();
-      if (!quiet) this.#changed();
+    for (const event of await events) {
+      if (event.kind !== "opened") quiet = false;
+      await this.#carryOut(event);
     }
+    this.#schedule();
+    if (!quiet) this.#changed();
   }
 
   /** @param {SessionEvent} event */
@@ -469,7 +466,7 @@ export class Channel {
         }
         return;
       case "store":
-        await this.#memory.keep(event.secrets);
+        await this.#keep(event.secrets);
         return;
       case "hint":
         this.#machine?.refused(event.ref);
@@ -495,6 +492,17 @@ export class Channel {
       }
     }
     this.#emit(event);
+  }
+
+  /** @param {import("./session.js").Secrets} secrets */
+  async #keep(secrets) {
+    try {
+      await this.#memory.keep(secrets);
+    } catch (error) {
+      // What comes behind is not carried out, so this session must not be used.
+      this.#line = null;
+      throw error;
+    }
   }
 
   /** @param {Opened} message */

@@ -36,6 +36,9 @@ import { sleep } from "./waiting.js";
 const PROTOCOL = 2;
 const ABNORMAL = 1006;
 
+// Milliseconds that the close code may come behind an error.
+const ERROR_MS = 100;
+
 // Types that are between client and relay; they reach nobody but this module.
 const OWN_TYPES = ["auth", "auth.ok", "auth.fail", "ping", "pong"];
 
@@ -134,6 +137,14 @@ export class Line {
     this.#socket.onopen = () => this.#logIn();
     this.#socket.onmessage = ({ data }) => this.#receive(data);
     this.#socket.onclose = ({ code }) => this.#closed(code);
+    // Not every engine (Node 20) tells the end of an attempt by "close", where browsers do it
+    // right behind.
+    this.#socket.onerror = () => {
+      sleep(ERROR_MS, this.#over.signal).then(
+        () => this.#closed(ABNORMAL),
+        () => {},
+      );
+    };
   }
 
   #logIn() {
@@ -231,7 +242,7 @@ export class Line {
     this.#over.abort();
     const socket = this.#socket;
     if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onopen = socket.onmessage = socket.onclose = socket.onerror = null;
       socket.close(CloseCode.NORMAL);
     }
     this.#settle({ code, cause, retryAfter: this.#retryAfter });
