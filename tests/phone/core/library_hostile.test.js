@@ -1,0 +1,84 @@
+/** The library against a relay that does what it likes: no wrong word is shown, nothing taken twice. */
+
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { counted, onStage, phoneFor, please } from "./stage.js";
+
+const WHOLE = counted(40);
+
+/** What became of a question, and that all of what was shown is from its beginning. */
+async function become(phone, question, timeout) {
+  const answer = phone.ask(question, { timeout });
+  const shown = [];
+  let error = null;
+  try {
+    for await (const delta of answer) shown.push(delta);
+  } catch (raised) {
+    error = raised;
+  }
+  assert.equal(shown.join(""), answer.text);
+  return { error: error?.name ?? null, text: answer.text, id: answer.id };
+}
+
+/** A tamper of tests.support.interference, and how the answer may end. */
+const DEEDS = [
+  [{ tamper: "Drop", type: "chat.stream", sender: "agent", nth: 5 }, [null]],
+  [{ tamper: "Drop", type: "chat.done", sender: "agent" }, ["RequestTimeout"]],
+  [{ tamper: "Drop", type: "chat.send", sender: "phone" }, ["MessageLost", "RequestTimeout"]],
+  [{ tamper: "Replay", type: "chat.stream", sender: "agent", nth: 5 }, ["ConnectionLost"]],
+  [{ tamper: "Replay", type: "chat.send", sender: "phone" }, ["ConnectionLost"]],
+  [{ tamper: "Reorder", type: "chat.stream", sender: "agent", nth: 5 }, ["ConnectionLost"]],
+  [{ tamper: "Flip", type: "chat.stream", sender: "agent", nth: 5 }, ["ConnectionLost"]],
+  [{ tamper: "Flip", type: "chat.send", sender: "phone" }, ["ConnectionLost"]],
+  [{ tamper: "Recount", type: "chat.stream", sender: "agent", nth: 5 }, ["ConnectionLost"]],
+  [{ tamper: "Truncate", type: "chat.done", sender: "agent" }, ["ConnectionLost"]],
+  [
+    { tamper: "Relabel", type: "chat.stream", sender: "agent", nth: 5, to: "chat.done" },
+    ["ConnectionLost"],
+  ],
+  [{ tamper: "Renumber", type: "chat.stream", sender: "agent", nth: 5 }, ["ConnectionLost"]],
+  [{ tamper: "AnswerForOther", type: "chat.send", sender: "phone" }, ["ConnectionLost"]],
+  [
+    {
+      tamper: "ForgeError",
+      type: "chat.send",
+      sender: "phone",
+      code: "RATE_LIMITED",
+      to: "phone",
+      more: { retry_after_ms: 10 },
+    },
+    ["RelayRefused"],
+  ],
+  [
+    {
+      tamper: "ForgeError",
+      type: "chat.send",
+      sender: "phone",
+      code: "BACKEND_ERROR",
+      to: "phone",
+    },
+    [null],
+  ],
+];
+
+// Each has a relay of its own, and waits for its time-outs beside the others.
+describe("a relay that meddles", { ...onStage, concurrency: true }, () => {
+  for (const [deed, ends] of DEEDS) {
+    const { tamper, type, sender } = deed;
+    const wanted = ends.map((end) => end ?? "the whole answer").join(" or ");
+    test(`${tamper} of a ${type} of the ${sender} ends in ${wanted}`, async (t) => {
+      const pairing = await please("hostile", deed);
+      const phone = phoneFor(t, pairing);
+      await phone.ready();
+      const { error, text, id } = await become(phone, "count 40", 2000);
+      assert.ok(ends.includes(error), `${error}`);
+      assert.ok(WHOLE.startsWith(text), "what was shown is not what the agent said");
+      if (error === null) assert.equal(text, WHOLE);
+      assert.equal(await please("struck", { uri: pairing.uri }), 1);
+      const asked = await please("asked", { text: "count 40" });
+      assert.ok(asked.filter((question) => question.id === id).length <= 1, "taken twice");
+      // And it goes on: the next handshake begins 5 s after the last one.
+      assert.equal((await become(phone, "count 3", 8000)).text, "0 1 2 ");
+    });
+  }
+});
