@@ -145,14 +145,19 @@ def content_security_policy(get_response: GetResponse) -> Callable[[HttpRequest]
 
         async def later(request: HttpRequest) -> HttpResponseBase:
             response: HttpResponseBase = await get_response(request)
-            response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-            return response
+            return _with_policy(response)
 
         return later
 
     def now(request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = get_response(request)
-        response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
-        return response
+        return _with_policy(response)
 
     return now
+
+
+def _with_policy(response: HttpResponseBase) -> HttpResponseBase:
+    # What a 304 says replaces what the browser has of the page, its own policy too.
+    if response.status_code != 304:
+        response.headers.setdefault("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+    return response
