@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.phone.core_stage import Stage
+from tests.phone.harness import ScriptedAgent
 from tests.support.process import RelayProcess, clean_environment, relay_process
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "javascript.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.slow
 
@@ -74,3 +76,41 @@ async def test_the_library_passes_its_tests_on_node(
         )
     assert status == 0, output
     assert re.search(r"^ℹ skipped 0$", output, re.MULTILINE), output
+
+
+async def test_the_page_s_ten_lines_ask_an_agent(
+    node: str, relay: RelayProcess, agent: ScriptedAgent, tmp_path: Path
+) -> None:
+    found = re.search(r"```js\n// client\.mjs\n(.*?)```", PAGE, re.DOTALL)
+    assert found is not None
+    lines = found[1].splitlines()
+    assert len([line for line in lines if line]) <= 10
+    (tmp_path / "client.mjs").write_text(found[1])
+    shutil.copytree(ROOT / "static" / "phone" / "core", tmp_path / "core")
+    program = [node, "--experimental-websocket", "client.mjs", agent.url, "Ten lines?"]
+    status, output = await run(*program, cwd=tmp_path)
+    assert (status, output.splitlines()[-1]) == (0, "You said: Ten lines?"), output
+
+
+async def test_the_page_names_every_error_and_every_state(node: str) -> None:
+    program = """
+        import * as core from "./static/phone/core/index.js";
+        const isError = (it) => it?.prototype instanceof core.CoralmuxError;
+        console.log(Object.values(core).filter(isError).map((it) => it.name).sort().join(" "));
+    """
+    status, output = await run(node, "--input-type=module", "--eval", program)
+    assert status == 0, output
+    assert sorted(rows("Errors")) == output.split()
+    kinds = re.search(r"@typedef \{(.*?)\} Kind", state_module(), re.DOTALL)
+    assert kinds is not None
+    assert sorted(rows("States")) == sorted(re.findall(r'"([a-z-]+)"', kinds[1]))
+
+
+def rows(heading: str) -> list[str]:
+    """What stands in the first column of the first table under a heading."""
+    section = PAGE.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)[1:]
+
+
+def state_module() -> str:
+    return (ROOT / "static" / "phone" / "core" / "state.js").read_text(encoding="utf-8")
