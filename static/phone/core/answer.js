@@ -353,7 +353,7 @@ export class Answer extends EventTarget {
     if (attachments.length > 0) payload.attachments = await this.#sendAttachments();
     if (channel.version === 1) {
       const size = new TextEncoder().encode(JSON.stringify(payload)).length;
-      checkInline(size, channel.maxMessageBytes);
+      checkInline(size, channel.wire.maxMessageBytes);
     }
     return payload;
   }

@@ -18,27 +18,26 @@
  */
 
 import { CLOSED, FLOODED } from "./causes.js";
-import { MAX_MESSAGE_BYTES } from "./codes.js";
 import { Connection } from "./connection.js";
-import { encode, newId } from "./envelope.js";
+import { newId } from "./envelope.js";
 import {
   CoralmuxError,
   copied,
   MessageLost,
-  MessageTooLarge,
   NotConnected,
   PairingRefused,
   Stopped,
   StoreError,
 } from "./errors.js";
 import { FAILURES, NotReady } from "./failures.js";
+import { Fates } from "./fates.js";
 import { Insistence } from "./insistence.js";
 import { LegacySession } from "./legacy.js";
 import { Memory } from "./memory.js";
-import { Pacer } from "./pacer.js";
 import { refusal } from "./refusals.js";
 import { PhoneSession } from "./session.js";
-import { Change, sleep } from "./waiting.js";
+import { Change } from "./waiting.js";
+import { Wire } from "./wire.js";
 
 /** @typedef {import("./session.js").SessionEvent} SessionEvent */
 /** @typedef {import("./session.js").Opened} Opened */
@@ -68,26 +67,8 @@ import { Change, sleep } from "./waiting.js";
 // Abilities that both ends tell each other.
 const CAPS = ["cancel", "files"];
 
-// Messages whose fate may still become known: a refusal or a report of loss names one.
-const FATES = 8192;
-
-// Bytes that a relay must take in one message to be of use: one chunk of a file is a frame of
-// 120 KiB. Whoever announces less could otherwise keep us from saying anything at all.
-const LEAST_MESSAGE_BYTES = 128 * 1024;
-
-// Bytes that an envelope has around its ciphertext, generously.
-const ENVELOPE_BYTES = 512;
-
-// Bytes that wait to be written: beyond the first, whoever sends much waits; beyond the second
-// nothing that came is worked on, for it may make us answer even more.
-const HIGH_WATER_BYTES = 1024 * 1024;
-const HOLD_BYTES = MAX_MESSAGE_BYTES + 3 * HIGH_WATER_BYTES;
-
 // Characters that came and wait to be worked on. A WebSocket cannot be told to wait.
 const MAX_BACKLOG = 64 * 1024 * 1024;
-
-// Milliseconds between two looks at what waits to be written: a WebSocket does not tell.
-const LOOK_MS = 20;
 
 const LONGEST_MS = 2 ** 31 - 1;
 
@@ -111,27 +92,20 @@ export class Channel {
   #connection;
   /** @type {PhoneSession | LegacySession | null} null until the store has been read */
   #machine = null;
-  /** @type {import("./line.js").Line | null} */
-  #line = null;
   /** @type {Promise<unknown>} the last job */
   #queue = Promise.resolve();
   #backlog = 0;
-  #pending = 0;
   #peerThere = false;
   #running = false;
   /** @type {Error | null} */
   #failure = new NotConnected("The phone is not connected. Call connect() first.");
-  /** @type {Map<string, Fate>} */
-  #fates = new Map();
+  #fates = new Fates();
   #insistence;
   #change = new Change();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  #maxMessageBytes = MAX_MESSAGE_BYTES;
-  #traffic = 0;
-  /** @type {import("./greeting.js").Greeting | null} */
-  #greeting = null;
-  pacer = new Pacer();
+  /** What it has under it: what the relay said, and takes. */
+  wire = new Wire();
 
   /**
    * @param {import("./link.js").PairingLink} link
@@ -168,23 +142,11 @@ export class Channel {
   /** Whether a message can be sent now. */
   get ready() {
     // A line may be over before its last messages and its end are worked on.
-    return this.#running && this.#machine?.ready === true && this.#line?.over === false;
+    return this.#running && this.#machine?.ready === true && this.wire.live;
   }
 
   get peer() {
     return this.#machine?.peer ?? null;
-  }
-
-  get greeting() {
-    return this.#greeting;
-  }
-
-  get traffic() {
-    return this.#traffic;
-  }
-
-  get maxMessageBytes() {
-    return this.#maxMessageBytes;
   }
 
   /** Why there is no getting through, where waiting cannot help. */
@@ -279,18 +241,12 @@ export class Channel {
    */
   async send(type, payload, { id = newId(this.#options.crypto), onFailure } = {}) {
     const plaintext = utf8.encode(JSON.stringify(payload));
-    if ((plaintext.length * 4) / 3 + ENVELOPE_BYTES > this.#maxMessageBytes) {
-      throw new MessageTooLarge(
-        `A message of ${plaintext.length} bytes does not pass: the relay takes ` +
-          `${this.#maxMessageBytes}, and encryption adds a third. Send less at once.`,
-        { ids: [id] },
-      );
-    }
-    this.#pending += plaintext.length;
+    this.wire.check(plaintext.length, id);
+    this.wire.pending += plaintext.length;
     try {
       await this.#enqueue(() => this.#sealAndPost(type, id, plaintext, onFailure));
     } finally {
-      this.#pending -= plaintext.length;
+      this.wire.pending -= plaintext.length;
     }
     return id;
   }
@@ -303,9 +259,9 @@ export class Channel {
    */
   async #sealAndPost(type, id, plaintext, onFailure) {
     try {
-      if (!this.#machine || !this.#line) throw new NotReady();
+      if (!this.#machine) throw new NotReady();
       const sealed = await this.#machine.seal(type, id, plaintext);
-      this.#post(type, id, sealed);
+      this.wire.post(type, id, sealed);
     } catch (error) {
       if (!(error instanceof NotReady || error instanceof NotConnected)) throw error;
       this.#schedule();
@@ -313,13 +269,7 @@ export class Channel {
         ids: [id],
       });
     }
-    if (onFailure) {
-      this.#fates.set(id, onFailure);
-      for (const oldest of this.#fates.keys()) {
-        if (this.#fates.size <= FATES) break;
-        this.#fates.delete(oldest);
-      }
-    }
+    if (onFailure) this.#fates.add(id, onFailure);
   }
 
   /**
@@ -332,25 +282,6 @@ export class Channel {
     // In version 1 a late end would be taken for another answer's.
     const patient = this.version === 2;
     this.#insistence.send(type, payload, { id: newId(this.#options.crypto), patient });
-  }
-
-  /** Settles when little enough waits to be written for more. */
-  async drain() {
-    while (this.#line && this.#pending + this.#line.buffered > HIGH_WATER_BYTES) {
-      await sleep(LOOK_MS);
-    }
-  }
-
-  /**
-   * @param {string} type
-   * @param {string} id
-   * @param {Record<string, unknown>} payload
-   */
-  #post(type, id, payload) {
-    const text = encode({ type, id, payload });
-    this.#line?.post(text);
-    this.pacer.sent(now());
-    this.#traffic += text.length;
   }
 
   // In.
@@ -367,8 +298,8 @@ export class Channel {
     if (this.#backlog > MAX_BACKLOG) this.#connection.drop(FLOODED);
     this.#do(async (machine) => {
       this.#backlog -= size;
-      this.#traffic += size;
-      while (this.#line && this.#line.buffered > HOLD_BYTES) await sleep(LOOK_MS);
+      this.wire.traffic += size;
+      await this.wire.unblock();
       await this.#receive(machine, envelope);
     });
   }
@@ -378,8 +309,9 @@ export class Channel {
     const machine = /** @type {PhoneSession | LegacySession} */ (this.#machine);
     switch (event.kind) {
       case "connected":
-        this.#line = event.line;
-        this.#greet(event.greeting);
+        this.wire.connect(event.line, event.greeting);
+        this.#failure = null;
+        this.#peerThere = event.greeting.paired;
         this.#emit(event);
         await this.#perform(machine.connected(now(), { paired: this.#peerThere }));
         return;
@@ -404,7 +336,7 @@ export class Channel {
   }
 
   async #cut() {
-    this.#line = null;
+    this.wire.cut();
     this.#peerThere = false;
     if (this.#machine) await this.#perform(this.#machine.disconnected(now()));
     this.#sessionEnded(); // also where the machine never had one: v1 says much without
@@ -413,17 +345,6 @@ export class Channel {
   #sessionEnded() {
     this.#fates.clear();
     this.#insistence.end();
-  }
-
-  /** @param {import("./greeting.js").Greeting} greeting */
-  #greet(greeting) {
-    const announced = greeting.limits?.maxMessageBytes ?? 0;
-    this.#maxMessageBytes = announced >= LEAST_MESSAGE_BYTES ? announced : MAX_MESSAGE_BYTES;
-    this.pacer.announce(greeting.limits?.streamFramesPerSecond ?? null, now());
-    this.#greeting = greeting;
-    this.#traffic = 0;
-    this.#failure = null;
-    this.#peerThere = greeting.paired;
   }
 
   /**
@@ -460,7 +381,7 @@ export class Channel {
         return;
       case "send":
         try {
-          this.#post(event.type, event.id, event.payload);
+          this.wire.post(event.type, event.id, event.payload);
         } catch (error) {
           if (!(error instanceof NotConnected)) throw error; // then a new session is due anyway
         }
@@ -470,12 +391,12 @@ export class Channel {
         return;
       case "hint":
         this.#machine?.refused(event.ref);
-        this.#tell(event.ref, refusal(event));
+        this.#fates.tell(event.ref, refusal(event));
         break;
       case "lost":
         for (const id of event.ids) {
           const text = "The message did not arrive, says the agent. Send it again.";
-          this.#tell(id, new MessageLost(text, { ids: [id] }));
+          this.#fates.tell(id, new MessageLost(text, { ids: [id] }));
         }
         break;
       case "established":
@@ -500,7 +421,7 @@ export class Channel {
       await this.#memory.keep(secrets);
     } catch (error) {
       // What comes behind is not carried out, so this session must not be used.
-      this.#line = null;
+      this.wire.cut();
       throw error;
     }
   }
@@ -508,16 +429,6 @@ export class Channel {
   /** @param {Opened} message */
   #cameBefore({ type, id }) {
     return this.version === 2 && !STREAMED.has(type) && this.#memory.hasSeen(id);
-  }
-
-  /**
-   * @param {string} id
-   * @param {Error} error
-   */
-  #tell(id, error) {
-    const fate = this.#fates.get(id);
-    this.#fates.delete(id);
-    fate?.(error);
   }
 
   // The queue, and time.

@@ -164,17 +164,17 @@ export class Phone extends Queries {
 
   /** What the relay said when it took us in last: quotas, limits, its name. */
   get greeting() {
-    return this.#channel.greeting;
+    return this.#channel.wire.greeting;
   }
 
-  /** Bytes that were sent and received since `greeting`. */
+  /** Characters that were sent and received since `greeting`: nearly its bytes. */
   get traffic() {
-    return this.#channel.traffic;
+    return this.#channel.wire.traffic;
   }
 
   /** Bytes that pictures may have together in one question to an agent of version 1. */
   get maxInlineBytes() {
-    return maxInlineBytes(this.#channel.maxMessageBytes);
+    return maxInlineBytes(this.#channel.wire.maxMessageBytes);
   }
 
   /** Be connected, until `close` or until the relay does not want this phone any more. */

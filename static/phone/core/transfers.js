@@ -225,7 +225,7 @@ class Upload {
       const message = this.#messages[0];
       const [type, payload] = message;
       // Chunks wait for their turn; what begins and ends a file does not.
-      const delay = type === "file.chunk" ? this.#channel.pacer.delay(performance.now()) : 0;
+      const delay = type === "file.chunk" ? this.#channel.wire.pacer.delay(performance.now()) : 0;
       if (delay > 0) {
         await sleep(delay, signal);
         continue;
@@ -238,7 +238,7 @@ class Upload {
         return;
       }
       if (this.#messages[0] === message) this.#messages.shift();
-      await this.#channel.drain();
+      await this.#channel.wire.drain();
       if (signal?.aborted) throw new Interrupted();
     }
     if (!this.#machine.over) await this.#waitUntil(this.#machine.deadline ?? Infinity, signal);
