@@ -40,15 +40,12 @@ const paths = {
     "M4.5 7h15M9.5 7V4.5h5V7M6.5 7l.8 12a1.5 1.5 0 0 0 1.5 1.5h6.4a1.5 1.5 0 0 0 1.5-1.5l.8-12M10.5 11v5.5M13.5 11v5.5",
 };
 
-/** Icons that point along the line of reading: turned round where people read from the right. */
-const directed = new Set(["back", "next"]);
-
 /**
  * @param {{name: IconName, class?: string}} props
  */
 export function Icon({ name, class: extra = "" }) {
   return html`<svg
-    class=${`icon ${directed.has(name) ? "icon-directed" : ""} ${extra}`}
+    class=${`icon icon-${name} ${extra}`}
     viewBox="0 0 24 24"
     aria-hidden="true"
     focusable="false"
