@@ -333,7 +333,7 @@ export class HandshakeState {
     const symmetric = await this.#begin();
     const re = message.slice(0, KEY_BYTES);
     await symmetric.mixPublic(re);
-    if (this.#e !== null && this.#done > 0) {
+    if (this.#e !== null) {
       await this.#mixShared(symmetric, this.#e.privateKey, re);
     }
     const payload = await symmetric.decryptAndHash(message.slice(KEY_BYTES));

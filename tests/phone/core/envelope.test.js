@@ -79,7 +79,8 @@ test("hostile names of members reach no prototype", () => {
 });
 
 test("a payload that is no object, or no UTF-8, is refused", () => {
-  const broken = [[0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xef, 0xbb, 0xbf, 0x7b, 0x7d]];
+  const inside = [...utf8('{"a":"'), 0xff, ...utf8('"}')];
+  const broken = [inside, [0xff], [0xc0, 0x80], [0xed, 0xa0, 0x80], [0xef, 0xbb, 0xbf, 0x7b, 0x7d]];
   const wrong = [...broken, ...["", "[]", "null", "1", '"a"', "{} x"].map(utf8)];
   for (const data of wrong) {
     assert.throws(() => decodeObject(Uint8Array.from(data)), InvalidMessage);

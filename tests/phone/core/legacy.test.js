@@ -67,10 +67,12 @@ async function talking() {
 test("keys, seals and opened payloads are those that are written down", async () => {
   for (const vector of CASES) {
     let derived = "";
+    let kept = null;
     const watched = {
       ...webCrypto,
       importKey: (key) => {
         derived = hex(key);
+        kept = key;
         return webCrypto.importKey(key);
       },
     };
@@ -83,6 +85,7 @@ test("keys, seals and opened payloads are those that are written down", async ()
       assert.equal(hex(publicKey), vector[`${own}_public`]);
       const key = await deriveKey(watched, privateKey, bytes(vector[`${other}_public`]));
       assert.equal(derived, vector.key, vector.name);
+      assert.ok(kept.every((byte) => byte === 0)); // overwritten behind it
       const fixed = { ...webCrypto, randomBytes: () => base64.decode(vector.payload.nonce) };
       const payload = await sealPayload(fixed, key, utf8(vector.plaintext));
       assert.deepEqual(Object.entries(payload), Object.entries(vector.payload));
@@ -334,8 +337,17 @@ test("what does not open is told once, until something opens again", async () =>
     assert.equal(error.payload.ref, ref);
     await say(machine, "chat.done", await agent.sealed());
   }
+  for (const renew of [() => machine.connected(0, { paired: true }), () => agent.newPair()]) {
+    await say(machine, "chat.done", { enc: true });
+    await renew();
+    await say(machine, "key_exchange", agent.pubkey);
+    assert.deepEqual(kinds(await say(machine, "chat.done", { enc: true })), ["send", "ignored"]);
+  }
+  await agent.learn((await machine.peerOnline(0)).at(-1));
   const odd = await sealPayload(webCrypto, agent.key, utf8("[]"));
   assert.deepEqual(kinds(await say(machine, "chat.done", odd)), ["send", "ignored"]);
+  const [opened] = await say(machine, "chat.done", await agent.sealed());
+  assert.deepEqual([opened.payload, opened.sealed, opened.size], [CHAT, true, 21]);
 });
 
 test("the rest comes in the clear, and sealed it is not taken", async () => {
@@ -359,6 +371,8 @@ test("an error with a code of the relay is a hint, any other the agent's in the 
   const payload = { code: "RATE_LIMITED", message: "Wait.", ref: "r", retry_after_ms: 5 };
   const hint = { kind: "hint", code: "RATE_LIMITED", message: "Wait.", ref: "r", retryAfterMs: 5 };
   assert.deepEqual(await say(machine, "chat.error", payload), [hint]);
+  const now = { ...payload, retry_after_ms: 0 };
+  assert.deepEqual(await say(machine, "chat.error", now), [{ ...hint, retryAfterMs: 0 }]);
   for (const [wait, retryAfterMs] of [
     [2 ** 60, 2 ** 53],
     [-1, null],

@@ -74,6 +74,24 @@ test("a link cut off anywhere behind its token never passes for one without a se
   }
 });
 
+test("what is no field is a cut in our forms, and nothing in the field's", () => {
+  const fields = `relay=wss%3A%2F%2Frelay.example.com&token=${TOKEN}`;
+  assert.equal(wrong(`coralmux://pair?${fields}`), "");
+  assert.equal(wrong(`coralmux://pair?${fields}&`), "form");
+  assert.equal(wrong(`coralmux://pair?ps&${fields}`), "form");
+  assert.equal(wrong(`openclaw://pair?ps&${fields}&`), "");
+});
+
+test("a relay's address is told from what is no link at all", () => {
+  const said = (text) => assert.throws.bind(null, () => PairingLink.parse(text));
+  for (const text of ["ws://relay.example.com", "WSS://relay.example.com/ws"]) {
+    said(text)(/address of a relay, not a pairing link/);
+  }
+  for (const text of ["ftp://relay.example.com", "relay.example.com", "constructor:a", ""]) {
+    said(text)(/begins with https:/);
+  }
+});
+
 test("IPv6 addresses have one spelling, and what is none is refused", () => {
   const spellings = {
     "1:2:3:4:5:6:7:8": "1:2:3:4:5:6:7:8",

@@ -96,6 +96,14 @@ test("a handshake message of another length is refused", async () => {
   assert.equal(hex(await agent.readMessage(first)), CASE.messages[0].payload);
 });
 
+test("a handshake message may have 65,535 bytes", async () => {
+  const [phone, agent] = await both();
+  const payload = new Uint8Array(65_487).fill(7);
+  const message = await phone.writeMessage(payload);
+  assert.equal(message.length, 65_535);
+  assert.deepEqual(await agent.readMessage(message), payload);
+});
+
 test("another secret or another prologue makes no handshake", async () => {
   const first = bytes(CASE.messages[0].message);
   for (const more of [
@@ -240,7 +248,10 @@ test("no key can be taken out again, and its bytes are overwritten", async () =>
     importSecret: kept(crypto.importSecret),
     generateKeyPair: kept(crypto.generateKeyPair),
     agree: kept(crypto.agree),
-    hkdf: kept(crypto.hkdf),
+    hkdf: (secret, salt, ...more) => {
+      seen.push(salt); // the chaining key
+      return kept(crypto.hkdf)(secret, salt, ...more);
+    },
     importKey: (key) => {
       seen.push(key);
       return kept(crypto.importKey)(key);
