@@ -1,6 +1,6 @@
 /** An answer on its way. */
 
-import { checkInline, fromInline, isPicture, opened, toInline } from "./attachments.js";
+import { fromInline } from "./attachments.js";
 import {
   AgentError,
   AttachmentError,
@@ -15,24 +15,13 @@ import {
   RequestTimeout,
 } from "./errors.js";
 import { invalid, text } from "./queries.js";
+import { Preparation } from "./question.js";
 import { meddled } from "./refusals.js";
 import { Change, Interrupted, sleep } from "./waiting.js";
 
 /** @typedef {import("./attachments.js").Whole} Whole */
 /** @typedef {import("./attachments.js").Remote} Remote */
 /** @typedef {import("./exchange.js").Exchange} Exchange */
-
-/**
- * What `Phone.ask` was given.
- * @typedef {object} Question
- * @property {string} text
- * @property {string} id
- * @property {import("./phone.js").Attachment[]} attachments
- * @property {Record<string, unknown>} more
- * @property {number} timeout
- * @property {(attachment: import("./phone.js").Attachment, sent: number, total: number) => void}
- *   [onProgress]
- */
 
 /**
  * The end of an answer. `attachments` are the files that came with it, or were named by URL.
@@ -75,8 +64,7 @@ export class Answer extends EventTarget {
   finished;
   #means;
   #question;
-  /** @type {string[]} files that were sent for the question */
-  #files = [];
+  #preparation;
   #sent = false;
   #ended = false;
   /** @type {unknown} */
@@ -87,13 +75,14 @@ export class Answer extends EventTarget {
 
   /**
    * @param {import("./phone.js").Means} means
-   * @param {Question} question
+   * @param {import("./question.js").Question} question
    */
   constructor(means, question) {
     super();
     this.id = question.id;
     this.#means = means;
     this.#question = question;
+    this.#preparation = new Preparation(means, question);
     this.finished = this.#follow();
     // Whoever iterates instead is told there.
     this.finished.catch(() => {});
@@ -171,7 +160,7 @@ export class Answer extends EventTarget {
       }
     }
     this.#ended = true;
-    if (!this.#sent) this.#takeBackFiles();
+    if (!this.#sent) this.#preparation.takeBack();
     for (const reader of this.#readers) reader.change.notify();
     if (this.#error) throw this.#error;
     const { text: said, attachments, usage, cancelled } = this;
@@ -185,7 +174,7 @@ export class Answer extends EventTarget {
     await ready({ timeout, signal });
     const release = await turns.take(signal);
     try {
-      const payload = await this.#payload();
+      const payload = await this.#preparation.payload(signal);
       for (;;) {
         await ready({ timeout, signal });
         if (this.cancelled) return;
@@ -342,53 +331,6 @@ export class Answer extends EventTarget {
       reader.change.notify();
     }
     this.#dispatch("delta", { delta, text: this.text });
-  }
-
-  /** Of `chat.send`, once the agent has all the files. */
-  async #payload() {
-    const { channel } = this.#means;
-    const { text: asked, more, attachments } = this.#question;
-    /** @type {Record<string, unknown>} */
-    const payload = { text: asked, ...more };
-    if (attachments.length > 0) payload.attachments = await this.#sendAttachments();
-    if (channel.version === 1) {
-      const size = new TextEncoder().encode(JSON.stringify(payload)).length;
-      checkInline(size, channel.wire.maxMessageBytes);
-    }
-    return payload;
-  }
-
-  /** Files go ahead of the message in version 2, and inside it in version 1. */
-  async #sendAttachments() {
-    const { channel, transfers } = this.#means;
-    const { attachments, timeout, onProgress } = this.#question;
-    const wholes = await Promise.all(attachments.map(opened));
-    if (channel.version === 1) return wholes.map(toInline);
-    if (!this.#agentCan("files")) {
-      throw new AttachmentError("This agent takes no files. Update it, or ask without them.", {
-        code: "NO_FILES",
-      });
-    }
-    const sent = [];
-    for (const [index, whole] of wholes.entries()) {
-      const fileId = await transfers.send(whole, {
-        onProgress: (bytes, total) => onProgress?.(attachments[index], bytes, total),
-        patience: timeout,
-        signal: this.#stop.signal,
-      });
-      this.#files.push(fileId);
-      const { name, type, size } = whole;
-      const kind = isPicture(whole) ? "image" : "file";
-      sent.push({ type: kind, mime_type: type, name, size, file_id: fileId });
-    }
-    return sent;
-  }
-
-  /** The question does not get there: its files need no place at the agent's. */
-  #takeBackFiles() {
-    for (const fileId of this.#files) {
-      this.#means.channel.send("file.cancel", { file_id: fileId }).catch(() => {});
-    }
   }
 
   /**

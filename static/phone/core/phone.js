@@ -5,20 +5,12 @@ import { maxInlineBytes } from "./attachments.js";
 import { Channel } from "./channel.js";
 import { webCrypto } from "./crypto.js";
 import { newId } from "./envelope.js";
-import {
-  AgentError,
-  ConnectionLost,
-  CoralmuxError,
-  InvalidAnswer,
-  NotConnected,
-  PeerOffline,
-  RequestTimeout,
-} from "./errors.js";
+import { ConnectionLost, NotConnected, PeerOffline } from "./errors.js";
 import { Exchanges } from "./exchange.js";
 import { FAILURES } from "./failures.js";
 import { PairingLink } from "./link.js";
 import { groupMessage, Queries } from "./queries.js";
-import { meddled } from "./refusals.js";
+import { Requests } from "./requests.js";
 import { stateOf } from "./state.js";
 import { Transfers } from "./transfers.js";
 import { Turns } from "./turns.js";
@@ -92,6 +84,7 @@ export class Phone extends Queries {
   #transfers;
   #turns;
   #means;
+  #requests;
   /** @type {import("./state.js").State} */
   #state = { kind: "closed" };
   #online = false;
@@ -142,6 +135,7 @@ export class Phone extends Queries {
       turns: this.#turns,
       ready: (options) => this.ready(options),
     };
+    this.#requests = new Requests(this.#means, crypto, () => this.#absent());
   }
 
   /** What there is, and why. A change is told by "state". */
@@ -252,68 +246,8 @@ export class Phone extends Queries {
    * @param {(payload: Record<string, unknown>) => T} parse
    * @returns {Promise<T>}
    */
-  async request(type, payload, result, timeout, parse) {
-    const id = newId(this.#crypto);
-    try {
-      const message = await this.#exchange(type, payload, result, timeout, id);
-      if (message.type !== result) {
-        throw new InvalidAnswer("The agent answered something else. Bring both ends up to date.");
-      }
-      return parse(message.payload);
-    } catch (error) {
-      if (error instanceof AgentError && error.code === "E2E_REQUIRED" && this.version === 2) {
-        throw meddled(error, "look before you ask again.");
-      }
-      if (error instanceof CoralmuxError && error.ids.length === 0) error.ids = [id];
-      throw error;
-    }
-  }
-
-  /**
-   * @param {string} type
-   * @param {Record<string, unknown>} payload
-   * @param {string} result
-   * @param {number} timeout
-   * @param {string} id
-   */
-  async #exchange(type, payload, result, timeout, id) {
-    let asked = false;
-    try {
-      return await within(timeout, async (signal) => {
-        await this.#channel.waitReady(signal);
-        const release = await this.#turns.take(signal);
-        try {
-          await this.#channel.waitReady(signal);
-          const waiting = this.#exchanges.open(id, [result]);
-          try {
-            await this.#channel.send(type, payload, {
-              id,
-              onFailure: (error) => waiting.fail(error),
-            });
-            asked = true;
-            return await waiting.next(Infinity, signal);
-          } finally {
-            this.#exchanges.close(waiting);
-            if (asked && waiting.unanswered) this.#turns.abandon(waiting, { overdue: true });
-          }
-        } finally {
-          release();
-        }
-      });
-    } catch (error) {
-      if (!(error instanceof TimedOut)) throw error;
-      const seconds = timeout / 1000;
-      if (asked) {
-        throw new RequestTimeout(
-          `No answer came within ${seconds} s. Ask again, or look whether the agent is well.`,
-        );
-      }
-      if (!this.#channel.ready) throw this.#absent();
-      throw new RequestTimeout(
-        `An earlier question was not answered within ${seconds} s, and version 1 takes one at ` +
-          "a time. This one was not sent; ask again later.",
-      );
-    }
+  request(type, payload, result, timeout, parse) {
+    return this.#requests.ask(type, payload, result, timeout, parse);
   }
 
   /** Why there is no session. */
