@@ -1,6 +1,7 @@
 /** The library against a relay that does what it likes: no wrong word is shown, nothing taken twice. */
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import { describe, test } from "node:test";
 import { counted, onStage, phoneFor, please } from "./stage.js";
 
@@ -50,6 +51,10 @@ const DEEDS = [
     ["RelayRefused"],
   ],
   [
+    { tamper: "ForgeError", type: "chat.send", sender: "phone", code: "PEER_OFFLINE", to: "phone" },
+    ["PeerOffline"],
+  ],
+  [
     {
       tamper: "ForgeError",
       type: "chat.send",
@@ -79,6 +84,25 @@ describe("a relay that meddles", { ...onStage, concurrency: true }, () => {
       assert.ok(asked.filter((question) => question.id === id).length <= 1, "taken twice");
       // And it goes on: the next handshake begins 5 s after the last one.
       assert.equal((await become(phone, "count 3", 8000)).text, "0 1 2 ");
+    });
+  }
+
+  for (const [tamper, type, sender, nth] of [
+    ["Drop", "file.chunk", "phone", 3],
+    ["Drop", "file.ack", "agent", 4],
+    ["Flip", "file.chunk", "phone", 3],
+    ["Replay", "file.ack", "agent", 4],
+  ]) {
+    test(`${tamper} of a ${type} of the ${sender} delays a file, and changes nothing of it`, async (t) => {
+      const pairing = await please("hostile", { tamper, type, sender, nth });
+      const phone = phoneFor(t, pairing);
+      const data = new Uint8Array(700_000).map((_, index) => index >> 8);
+      const attachments = [{ name: "a.bin", type: "application/octet-stream", data }];
+      const text = `take this, ${tamper} ${type}`;
+      await phone.ask(text, { attachments }).finished;
+      const [{ attachments: came }] = await please("asked", { text });
+      assert.equal(came[0].sha256, createHash("sha256").update(data).digest("hex"));
+      assert.equal(await please("struck", { uri: pairing.uri }), 1);
     });
   }
 });
