@@ -24,6 +24,7 @@ const LINE = 20_000;
 const WINDOW = 16_384;
 const PIECE = 4_096; // of plain text in one block
 const LARGEST = 65_536; // of a block whose cost may grow with the square of its size
+const LINES = 4_000; // of such a block, for the same reason
 const DELIMITERS = 1_000; // of emphasis in one paragraph; its cost grows with their square
 
 // More than 32 levels of quotes and lists on one line, or of indentation before a list.
@@ -56,8 +57,9 @@ export function* blocks(text, context) {
     const last = tokens.findLastIndex(({ type }) => type !== "space");
     const whole = end === text.length;
     if (!whole && last <= 0) {
-      const type = tokens[0]?.type;
-      if (end < limit && (window < LARGEST || type === "code" || type === "table")) {
+      const linear = ["code", "table"].includes(tokens[0]?.type);
+      const small = window < LARGEST && text.slice(at, end).split("\n", LINES).length < LINES;
+      if (end < limit && (linear || small)) {
         window *= 2;
         continue;
       }

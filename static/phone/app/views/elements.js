@@ -24,7 +24,7 @@ const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00
  * Makes the elements of a block; to be left after each `yield` and gone on with.
  *
  * @param {Block} block
- * @returns {Generator<void, Node[], void>}
+ * @returns {Generator<void, HTMLElement[], void>}
  */
 export function* elements({ token: any, words }) {
   const token = /** @type {Generic & {tokens: Generic[]}} */ (any);
@@ -42,7 +42,7 @@ export function* elements({ token: any, words }) {
     case "code":
       return [code(token.text, token.lang ?? "")];
     case "blockquote":
-      return [yield* holding(make("blockquote", { dir: "auto" }), token.tokens, words)];
+      return [yield* holding(make("blockquote"), token.tokens, words)];
     case "list":
       return [yield* list(token, words)];
     case "table":
@@ -121,10 +121,10 @@ function* holding(element, tokens, words) {
  */
 function* list(token, words) {
   const { ordered, start, loose, items } = /** @type {import("marked").Tokens.List} */ (token);
-  const element = make(ordered ? "ol" : "ul", { dir: "auto" });
+  const element = make(ordered ? "ol" : "ul");
   if (typeof start === "number" && start !== 1) element.setAttribute("start", String(start));
   for (const item of items) {
-    const line = make("li", { dir: "auto" });
+    const line = make("li");
     if (item.task) {
       line.className = "task";
       const box = make("input", { type: "checkbox", disabled: "" });
@@ -202,7 +202,7 @@ function* row(cells, words, name) {
  * @param {import("marked").Token[]} tokens
  */
 function filled(name, words, tokens) {
-  const element = make(name, { dir: "auto" });
+  const element = make(name);
   inside(element, words, tokens, 0);
   return element;
 }

@@ -45,6 +45,7 @@ export function drawInto(element) {
   let context = { links: {}, plain: false };
   /** @type {Node[]} The elements of what may still change. */
   let changing = [];
+  const ready = document.createDocumentFragment();
   /** @type {{info: string, text: string, node: Text} | null} Code grows by what is new in it. */
   let growing = null;
   let resting = 0;
@@ -80,6 +81,7 @@ export function drawInto(element) {
     context = { links: {}, plain: false };
     changing = [];
     growing = null;
+    ready.replaceChildren();
     element.replaceChildren();
   }
 
@@ -99,9 +101,12 @@ export function drawInto(element) {
       last.push(block);
       yield;
     }
-    if (!streaming) yield* finish(last);
-    else if (last.length) yield* change(last[0]);
-    else replaceChanging([]);
+    if (streaming && last.length) {
+      yield* change(last[0]);
+    } else {
+      yield* finish(last);
+      show([]);
+    }
     if (streaming) placeCaret();
     else caret.remove();
   }
@@ -112,11 +117,11 @@ export function drawInto(element) {
    */
   function* finish(last) {
     for (const block of last) {
-      const nodes = yield* elements(block);
-      replaceChanging(nodes);
-      changing = [];
+      ready.append(...directed(yield* elements(block)));
       growing = null;
       finished += block.token.raw;
+      // Twice as much each time: the browser lays all of it out again whenever something comes.
+      if (ready.childNodes.length > element.childNodes.length) show([]);
     }
   }
 
@@ -133,21 +138,24 @@ export function drawInto(element) {
         return;
       }
       const nodes = yield* elements({ token, words });
-      replaceChanging(nodes);
+      show(nodes);
       const node = /** @type {HTMLElement} */ (nodes[0]).querySelector("code")?.firstChild;
       growing = node instanceof Text ? { info, text, node } : null;
       return;
     }
     growing = null;
-    replaceChanging(
-      token.raw.length > PATIENT ? plain(token.raw) : yield* elements({ token, words }),
-    );
+    const long = token.raw.length > PATIENT;
+    show(long ? plain(token.raw) : directed(yield* elements({ token, words })));
   }
 
-  /** @param {Node[]} nodes */
-  function replaceChanging(nodes) {
+  /**
+   * Puts what is ready where the changing elements were, and behind it the new ones of those.
+   *
+   * @param {Node[]} nodes
+   */
+  function show(nodes) {
     for (const node of changing) node.parentNode?.removeChild(node);
-    element.append(...nodes);
+    element.append(ready, ...nodes);
     changing = nodes;
   }
 
@@ -192,6 +200,16 @@ export function drawInto(element) {
       jobs.delete(job);
     },
   };
+}
+
+/**
+ * Each block is read in the direction of its first letters; what is in it follows.
+ *
+ * @param {HTMLElement[]} nodes
+ */
+function directed(nodes) {
+  for (const node of nodes) if (node.className !== "code") node.dir = "auto";
+  return nodes;
 }
 
 /** @param {object} links */

@@ -1,0 +1,200 @@
+"""Whatever an agent says only shows: it runs nothing, loads nothing, hangs nothing."""
+
+from __future__ import annotations
+
+from playwright.async_api import Page, Request, expect
+
+from tests.phone.harness import SOON, ScriptedAgent, pair, say
+
+LONGEST_TASK_MS = 200
+# Other tests may keep the machine busy.
+TOLERANCE = 3
+
+WATCH = """
+window.longTasks = [];
+new PerformanceObserver((list) => {
+  for (const { duration } of list.getEntries()) longTasks.push(duration);
+}).observe({ type: "longtask" });
+"""
+
+SCRIPTS = """
+<script>document.title = "run"</script>
+<img src=x onerror="document.title = 'run'">
+<svg onload="document.title = 'run'"></svg>
+<iframe srcdoc="<script>parent.document.title = 'run'</script>"></iframe>
+<a href="javascript:document.title='run'">html link</a>
+<form action="https://example.com/"><input name=q><button>Go</button></form>
+<style>body { display: none }</style>
+
+[one](javascript:document.title='run')
+[two](JaVaScRiPt&colon;document.title='run')
+[three](data:text/html,<script>document.title='run'</script>)
+[four](vbscript:x) [five](/relative) [six](//example.com/x) [seven](file:///etc/passwd)
+[eight]( java\tscript:document.title='run')
+<javascript:document.title='run'>
+
+![picture](https://example.com/track.png?who=me)
+![inline](data:image/svg+xml;base64,PHN2Zy8+)
+
+[good](https://example.com/good "title") and https://example.com/bare and
+[mail](mailto:a@example.com)
+
+<b onclick="document.title='run'">bold</b> <b>really bold</b> x<sub>2</sub>
+
+`<script>code</script>`
+
+The end.
+"""
+
+
+async def ask(page: Page, agent: ScriptedAgent, answer: str) -> None:
+    agent.answers(lambda message: answer)
+    await say(page, "Go")
+    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    await expect(page.locator(".message.agent")).to_have_count(1, timeout=SOON)
+
+
+async def test_scripts_and_addresses_that_run_things_are_only_text(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    requests: list[Request] = []
+    await pair(page, agent)
+    page.on("request", lambda request: requests.append(request))
+    before = await page.evaluate("document.documentElement.querySelectorAll('script').length")
+    await ask(page, agent, SCRIPTS)
+    message = page.locator(".message.agent .markdown")
+    await expect(message.get_by_text("The end.")).to_be_visible()
+
+    names = await message.evaluate(
+        "e => [...new Set([...e.querySelectorAll('*')].map((one) => one.localName))].sort()"
+    )
+    allowed = {"a", "b", "br", "code", "p", "span", "sub"}
+    assert set(names) <= allowed
+    attributes = await message.evaluate(
+        "e => [...new Set([...e.querySelectorAll('*')].flatMap((one) => one.getAttributeNames()))]"
+    )
+    assert set(attributes) <= {"class", "dir", "href", "rel", "target", "title"}
+    links = await message.evaluate(
+        "e => [...e.querySelectorAll('a')].map((a) => [a.textContent, a.href, a.target, a.rel])"
+    )
+    assert links == [
+        [text, address, "_blank", "noopener noreferrer"]
+        for text, address in (
+            ("picture", "https://example.com/track.png?who=me"),
+            ("good", "https://example.com/good"),
+            ("https://example.com/bare", "https://example.com/bare"),
+            ("mail", "mailto:a@example.com"),
+        )
+    ]
+    # It is all there to be read.
+    text = await message.inner_text()
+    for part in (
+        "<script>document.title",
+        "onerror=",
+        "<style>body",
+        "<script>code",
+        "really bold",
+    ):
+        assert part in text
+    assert await page.title() == "CoralMux"
+    assert await page.evaluate("document.querySelectorAll('script').length") == before
+    await expect(page.get_by_role("textbox", name="Message")).to_be_visible()
+    assert [request.url for request in requests] == []
+
+
+async def test_a_link_opens_a_page_that_knows_nothing_of_this_one(
+    page: Page, agent: ScriptedAgent, relay: object
+) -> None:
+    await pair(page, agent)
+    origin = await page.evaluate("location.origin")
+    await ask(page, agent, f"[open]({origin}/)")
+    async with page.context.expect_page() as opening:
+        await page.get_by_role("link", name="open").click()
+    opened = await opening.value
+    assert await opened.evaluate("[window.opener, document.referrer]") == [None, ""]
+
+
+async def test_a_turned_direction_of_reading_ends_with_its_message(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await ask(page, agent, "before \u202e\u2067\u202d gnp.exe")
+    order = """
+    (element) => {
+      const letters = [...element.querySelectorAll("time")].map((one) => {
+        const range = document.createRange();
+        const text = one.firstChild;
+        range.setStart(text, 0);
+        range.setEnd(text, 1);
+        const first = range.getBoundingClientRect().left;
+        range.setStart(text, text.length - 1);
+        range.setEnd(text, text.length);
+        return first < range.getBoundingClientRect().left;
+      });
+      return letters;
+    }
+    """
+    assert await page.locator(".messages").evaluate(order) == [True, True]
+    text = await page.locator(".message.agent .markdown").evaluate("e => e.textContent")
+    assert text == "before \u202e\u2067\u202d gnp.exe", "nothing is taken away"
+
+
+async def test_a_name_that_turns_the_direction_of_reading_stays_in_its_place(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await ask(page, agent, "مرحبا بالعالم\n\nHello\n\n> اقتباس")
+    directions = await page.locator(".message.agent .markdown").evaluate(
+        "e => [...e.children].map((one) => getComputedStyle(one).direction)"
+    )
+    assert directions == ["rtl", "ltr", "rtl"]
+
+
+TABLE = "|" + "c|" * 10 + "\n|" + "-|" * 10 + "\n" + ("|" + "1|" * 10 + "\n") * 1_000
+WIDE = "|" + "c|" * 3_000 + "\n|" + "-|" * 3_000 + "\n|" + "1|" * 3_000 + "\n"
+
+GIANTS = {
+    "a line of a megabyte": "x" * 1_000_000,
+    "a megabyte of words": "word **bold** " * 75_000,
+    "a table of ten thousand cells": TABLE,
+    "a table of three thousand columns": WIDE,
+    "ten thousand quotes within each other": ">" * 10_000 + " x",
+    "lists within each other": "\n".join("  " * n + "- x" for n in range(300)),
+    "lists within quotes": "> - " * 5_000 + "x",
+    "ten thousand brackets": "[" * 10_000 + "](" * 4_000,
+    "emphasis without end": "*a_" * 6_000,
+    "emphasis within emphasis": "**a _b " * 2_000 + "_**" * 2_000,
+    "a list item of many lines": "- a\n" + "b\n" * 50_000,
+    "many blocks": "para *x* `y`\n\n" * 10_000,
+    "code without end": "```\n" + "let x = 1;\n" * 17_000,
+    "many tags": "<sub>" * 5_000,
+}
+
+
+async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: ScriptedAgent) -> None:
+    await page.add_init_script(WATCH)
+    await pair(page, agent)
+    newest = page.locator(".markdown").last
+    for name, text in GIANTS.items():
+        end = f"The end of {name}."
+        agent.answers(lambda message, answer=f"{text}\n\n{end}": answer)
+        await page.evaluate("longTasks.length = 0")
+        await say(page, "Go")
+        await expect(newest).to_contain_text(end, timeout=SOON)
+        # The page answers: it goes to the front of the message and back, and writes.
+        for _ in range(3):
+            await page.locator(".messages").evaluate("e => { e.scrollTop = 0 }")
+            await page.evaluate("new Promise(requestAnimationFrame)")
+            await page.locator(".messages").evaluate("e => { e.scrollTop = e.scrollHeight }")
+            await page.evaluate("new Promise(requestAnimationFrame)")
+        await page.get_by_role("textbox", name="Message").fill("Still here")
+        tasks = await page.evaluate("longTasks")
+        assert max(tasks, default=0) <= LONGEST_TASK_MS * TOLERANCE, (name, tasks)
+        width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width[0] <= width[1], name
+    # Read again from storage, all at once.
+    await page.reload()
+    await expect(newest).to_contain_text(end, timeout=SOON)
+    await page.evaluate("new Promise(requestIdleCallback)")
+    tasks = await page.evaluate("longTasks")
+    assert max(tasks, default=0) <= LONGEST_TASK_MS * TOLERANCE, tasks

@@ -1,0 +1,141 @@
+"""The chat stays smooth: no long tasks while much is shown, and the first word at once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+from playwright.async_api import Page, expect
+
+import coralmux
+from tests.phone.conftest import OpenContext
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say
+
+LONGEST_TASK_MS = 200
+FIRST_WORD_MS = 100
+TOLERANCE = 3
+
+# Notes when a message came from the socket, how long tasks are, and how often is drawn.
+WATCH = """
+window.longTasks = [];
+new PerformanceObserver((list) => {
+  for (const { duration } of list.getEntries()) longTasks.push(duration);
+}).observe({ type: "longtask" });
+window.arrived = [];
+const Original = WebSocket;
+window.WebSocket = class extends Original {
+  constructor(...args) {
+    super(...args);
+    this.addEventListener("message", () => arrived.push(performance.now()));
+  }
+};
+"""
+
+# Counts the times that the answer is drawn, and the frames in which that happens.
+COUNT_DRAWINGS = """
+() => {
+  window.drawings = 0;
+  window.frames = 0;
+  window.fromFrame = 0;
+  let last = 0;
+  const frame = () => { frames += 1; requestAnimationFrame(frame); };
+  requestAnimationFrame(frame);
+  new MutationObserver(() => {
+    if (last !== frames) fromFrame += 1;
+    last = frames;
+    drawings += 1;
+  }).observe(document.querySelector(".messages"), {
+    childList: true, characterData: true, subtree: true,
+  });
+}
+"""
+
+# Resolves when the first word is on the screen, with the milliseconds since it came.
+FIRST_WORD = """
+() => {
+  window.firstWord = new Promise((done) => {
+    const observer = new MutationObserver(() => {
+      if (!document.querySelector(".markdown")?.textContent.includes("First")) return;
+      observer.disconnect();
+      requestAnimationFrame(() => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = () => done(performance.now() - arrived.at(-1));
+        port2.postMessage(null);
+      });
+    });
+    observer.observe(document.querySelector(".messages"), {
+      childList: true, characterData: true, subtree: true,
+    });
+  });
+}
+"""
+
+
+async def long_tasks(page: Page) -> list[float]:
+    return await page.evaluate("longTasks.splice(0)")
+
+
+async def test_an_answer_of_a_thousand_deltas_causes_no_long_task(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    words = [f"word **{n}** and `code` " if n % 9 else f"\n\n- item {n}\n" for n in range(1_000)]
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        for word in words:
+            yield word
+            # As a quick model would, and in a rhythm that leaves each delta a message of its own.
+            await asyncio.sleep(0.004)
+        yield "The end."
+
+    await page.add_init_script(WATCH)
+    await pair(page, agent)
+    await page.evaluate(COUNT_DRAWINGS)
+    await long_tasks(page)
+    await say(page, "Tell me a thousand things")
+    await expect(page.get_by_text("The end.")).to_be_visible(timeout=2 * SOON)
+    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    tasks = await long_tasks(page)
+    arrived, drawings, frames = await page.evaluate("[arrived.length, drawings, fromFrame]")
+    sys.stdout.write(
+        f"{arrived} messages, {drawings} drawings in {frames} frames, long tasks {tasks}\n"
+    )
+    assert arrived > 100
+    assert max(tasks, default=0) <= LONGEST_TASK_MS * TOLERANCE
+    assert drawings <= frames + 10, "drawn more than once a frame"
+    # Nothing of it is missing: the last list has its item, and all numbers are there.
+    text = await page.locator(".markdown").inner_text()
+    assert [n for n in range(1_000) if str(n) not in text] == []
+
+
+async def test_the_first_word_is_seen_at_once(
+    open_profile: OpenContext, agent: ScriptedAgent
+) -> None:
+    times: list[float] = []
+    heard = asyncio.Event()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        heard.clear()
+        yield "First"
+        # No other message comes after it until it was seen.
+        await heard.wait()
+        yield " and last."
+
+    async with open_profile(**PHONE) as context:
+        page = await context.new_page()
+        await page.add_init_script(WATCH)
+        await pair(page, agent)
+        for _ in range(3):
+            await page.evaluate(FIRST_WORD)
+            await say(page, "Go")
+            times.append(await page.evaluate("firstWord"))
+            heard.set()
+            await expect(page.get_by_text("First and last.")).to_have_count(1)
+            await page.get_by_role("button", name="Conversation menu").click()
+            await page.get_by_role("menuitem", name="Delete conversation").click()
+            await page.get_by_role("button", name="Delete", exact=True).click()
+            await expect(page.locator(".message")).to_have_count(0)
+    sys.stdout.write(f"first word after {', '.join(f'{time:.0f}' for time in times)} ms\n")
+    assert min(times) <= FIRST_WORD_MS * TOLERANCE
