@@ -71,6 +71,7 @@ async def test_the_library_passes_its_tests_on_node(
             "--experimental-websocket",
             "--test",
             "--test-reporter=spec",
+            "--test-timeout=40000",
             "tests/phone/core/",
             port=port,
         )

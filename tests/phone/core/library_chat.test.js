@@ -224,8 +224,34 @@ test(
   },
 );
 
-test("our own agent is asked in version 1 by token alone", onStage, async (t) => {
-  const phone = phoneFor(t, await please("pair", { secret: false }));
-  assert.equal((await phone.ask("count 300").finished).text, counted(300));
-  assert.equal(phone.version, 1);
-});
+test(
+  "our own agent is asked in version 1 by token alone, each question in its turn",
+  onStage,
+  async (t) => {
+    const phone = phoneFor(t, await please("pair", { secret: false }));
+    const answers = [phone.ask("count 300"), phone.ask("next"), phone.ask("count 20")];
+    const texts = await Promise.all(answers.map(async (answer) => (await answer.finished).text));
+    assert.deepEqual(texts, [counted(300), "You said: next", counted(20)]);
+    assert.equal(phone.version, 1);
+  },
+);
+
+test(
+  "in version 1 the rest of an answer that nobody wants is not taken for the next",
+  onStage,
+  async (t) => {
+    const phone = phoneFor(t, await please("pair", { secret: false }));
+    const unwanted = phone.ask("hold in version 1");
+    await event(unwanted, "delta");
+    unwanted.cancel();
+    const next = phone.ask("after it");
+    await please("release");
+    assert.deepEqual(await unwanted.finished, {
+      text: "Held.",
+      attachments: [],
+      usage: {},
+      cancelled: true,
+    });
+    assert.equal((await next.finished).text, "You said: after it");
+  },
+);
