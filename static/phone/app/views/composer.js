@@ -66,6 +66,8 @@ export function Composer({ pairing, conversation, area }) {
       return;
     }
     write("");
+    // At once: a draft of what was sent would be sent a second time.
+    conversation.flush();
     setTrouble("");
     pictures.clear();
     field.current?.focus({ preventScroll: true });

@@ -24,6 +24,7 @@ import { Viewer } from "./viewer.js";
 
 // Messages of one side within this time stand together.
 const TOGETHER = 5 * 60_000;
+const NEAR = 600; // pixels from the beginning at which what is before it is read
 const LONG_PRESS = 500; // milliseconds
 const SPOKEN = 1_000; // characters of an answer that a screen reader is told at once
 
@@ -120,7 +121,7 @@ export function MessageList({ conversation, name, onScroller }) {
   });
 
   useSeen(conversation, atEnd);
-  const top = useOlder(conversation, scroller);
+  useOlder(conversation, scroller);
   const press = useLongPress(conversation, doings);
 
   const { messages, unread } = conversation;
@@ -140,7 +141,6 @@ export function MessageList({ conversation, name, onScroller }) {
       ...${press}
     >
       <div class="messages-content" ref=${content}>
-        <div class="messages-top" ref=${top}></div>
         ${conversation.fetching && html`<p class="chat-note">${t("chat.fetching")}</p>`}
         ${
           conversation.loaded &&
@@ -298,33 +298,31 @@ function useSeen(conversation, atEnd) {
  * @param {{current: HTMLElement | null}} scroller
  */
 function useOlder(conversation, scroller) {
-  const top = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => {
-    if (!top.current || !scroller.current) return undefined;
-    let near = false;
+    const element = scroller.current;
+    if (!element) return undefined;
+    let wanted = true;
+    let reading = false;
     const read = async () => {
-      while (near && conversation.loaded && conversation.hasOlder) {
+      if (reading) return;
+      reading = true;
+      while (wanted && conversation.loaded && conversation.hasOlder) {
+        // Only what is drawn tells how far it is to the beginning.
+        await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+        if (element.scrollTop > NEAR) break;
         await conversation.loadOlder();
-        // The list has to be drawn before it is known whether the beginning is still near.
-        await new Promise((resolve) => setTimeout(resolve, 100));
       }
+      reading = false;
     };
-    const observer = new IntersectionObserver(
-      ([entry]) => {
-        near = entry.isIntersecting;
-        read();
-      },
-      { root: scroller.current, rootMargin: "600px 0px 0px 0px" },
-    );
-    observer.observe(top.current);
+    read();
+    element.addEventListener("scroll", read, { passive: true });
     conversation.addEventListener("change", read);
     return () => {
-      near = false;
-      observer.disconnect();
+      wanted = false;
+      element.removeEventListener("scroll", read);
       conversation.removeEventListener("change", read);
     };
   }, [conversation]);
-  return top;
 }
 
 /**

@@ -1,0 +1,478 @@
+"""Talking to an agent: answers that stream, what can be done with them, and finding them again."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from playwright.async_api import Page, expect
+
+import coralmux
+from tests.bridge.bridges import bridge
+from tests.phone.conftest import OpenContext
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say, screens
+from tests.support.model import model_server as model_server
+from tests.support.process import RelayProcess
+
+MARKDOWN = """# Primes
+
+Here is a **short** program with `inline code` and a [link](https://example.com/a?b=c):
+
+```python
+def primes(n):
+    return [i for i in range(2, n) if all(i % d for d in range(2, i))]
+```
+
+- [x] write it
+- [ ] test it
+- nested
+  1. one
+  2. two
+
+| Name | Value |
+|:-----|------:|
+| a    | 1     |
+| b    | 22    |
+
+> A quote.
+"""
+
+# As a screen reader would hear it.
+LISTEN = """
+window.spoken = [];
+document.ariaNotify = (text) => spoken.push(text);
+"""
+
+
+def textbox(page: Page):  # type: ignore[no-untyped-def]
+    return page.get_by_role("textbox", name="Message")
+
+
+async def over(page: Page) -> None:
+    """No answer is under way."""
+    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    await expect(page.locator(".caret")).to_have_count(0)
+
+
+async def test_an_answer_streams_with_a_caret_and_one_line_that_tells_of_tools(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    steps: asyncio.Queue[object] = asyncio.Queue()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[object]:
+        while (part := await steps.get()) is not None:
+            yield part
+
+    await page.add_init_script(LISTEN)
+    await pair(page, agent)
+    await say(page, "Find it")
+    newest = page.locator(".message.agent")
+    await expect(newest.get_by_text("is thinking")).to_be_attached()
+    steps.put_nowait(coralmux.ToolStatus("search", "running"))
+    await expect(newest.locator(".tool")).to_have_text("search…")
+    steps.put_nowait(coralmux.ToolStatus("search", "done"))
+    await expect(newest.locator(".tool")).to_have_text("search: done")
+    steps.put_nowait("Found **it** at ")
+    await expect(newest.locator(".markdown")).to_have_text("Found it at")
+    await expect(newest.locator(".caret")).to_be_visible()
+    assert await newest.locator("strong").inner_text() == "it"
+    await expect(newest.locator(".tool")).to_have_count(1)
+    assert await page.evaluate("spoken") == []
+    steps.put_nowait("home.")
+    steps.put_nowait(None)
+    await over(page)
+    await expect(newest.locator(".tool")).to_have_count(0)
+    await expect(newest.locator(".markdown")).to_have_text("Found it at home.")
+    # A screen reader hears it once, and whole.
+    assert await page.evaluate("spoken") == ["Agent: Found **it** at home."]
+    await expect(page.locator(".message.me .state")).to_have_text("Answered")
+
+
+async def test_markdown_is_drawn_and_a_code_block_is_copied(
+    open_profile: OpenContext, agent: ScriptedAgent
+) -> None:
+    agent.answers(lambda message: MARKDOWN)
+    permissions = ["clipboard-read", "clipboard-write"]
+    async with open_profile(**PHONE, permissions=permissions) as context:
+        page = await context.new_page()
+        await pair(page, agent)
+        await say(page, "Show me")
+        await over(page)
+        message = page.locator(".message.agent")
+        # One size down: the page has a heading of its own.
+        await expect(message.get_by_role("heading", level=3, name="Primes")).to_be_visible()
+        await expect(message.get_by_role("cell", name="22")).to_be_visible()
+        await expect(message.get_by_role("checkbox")).to_have_count(2)
+        await expect(message.get_by_role("checkbox").first).to_be_checked()
+        assert await message.locator("ul ol li").all_inner_texts() == ["one", "two"]
+        await expect(message.locator("blockquote")).to_have_text("A quote.")
+        await message.get_by_role("group", name="Code, python").focus()
+        await message.get_by_role("button", name="Copy", exact=True).click()
+        await expect(message.get_by_role("button", name="Copied")).to_be_visible()
+        copied = await page.evaluate("navigator.clipboard.readText()")
+        assert copied == MARKDOWN.split("```")[1].removeprefix("python\n").rstrip("\n")
+        await message.get_by_role("button", name="Copy message").click()
+        assert await page.evaluate("navigator.clipboard.readText()") == MARKDOWN
+        width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert width[0] == width[1]
+        await screens(page, "chat")
+
+
+async def test_stop_ends_the_answer_and_the_agent_s_work(page: Page, agent: ScriptedAgent) -> None:
+    stopped = asyncio.Event()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        try:
+            yield "Once upon a time"
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
+
+    await pair(page, agent)
+    await say(page, "Tell me a story")
+    await expect(page.locator(".markdown")).to_have_text("Once upon a time")
+    await page.get_by_role("button", name="Stop").click()
+    await asyncio.wait_for(stopped.wait(), SOON / 1000)
+    await over(page)
+    await expect(page.locator(".message.agent .foot")).to_contain_text("Stopped")
+    await expect(page.locator(".markdown")).to_have_text("Once upon a time")
+
+
+async def test_a_failure_is_told_in_words_and_asked_again(page: Page, agent: ScriptedAgent) -> None:
+    @agent.answers
+    async def failing(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        yield "Well, "
+        raise coralmux.BackendError("The search is down. Try again in an hour.")
+
+    await pair(page, agent)
+    await say(page, "Search")
+    await expect(page.locator(".failure")).to_have_text("The search is down. Try again in an hour.")
+    await screens(page, "failure")
+    agent.answers(lambda message: "Here it is.")
+    await page.get_by_role("button", name="Try again").click()
+    await expect(page.locator(".markdown")).to_have_text("Here it is.")
+    await expect(page.locator(".failure")).to_have_count(0)
+    assert [message.text for message in agent.asked] == ["Search", "Search"]
+    await expect(page.locator(".message")).to_have_count(2)
+
+
+async def test_a_long_press_or_a_key_opens_what_can_be_done_with_a_message(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await say(page, "Hello")
+    await expect(page.locator(".markdown")).to_have_text("You said: Hello")
+    bubble = page.locator(".bubble")
+    box = await bubble.bounding_box()
+    assert box is not None
+    await bubble.dispatch_event(
+        "pointerdown",
+        {"pointerType": "touch", "clientX": box["x"], "clientY": box["y"], "bubbles": True},
+    )
+    menu = page.get_by_role("menu", name="Message actions")
+    await expect(menu.get_by_role("menuitem")).to_have_text(["Copy", "Ask again", "Delete"])
+    await page.keyboard.press("Escape")
+    await expect(menu).to_have_count(0)
+    button = page.locator(".message.me").get_by_role("button", name="Message actions")
+    await button.focus()
+    await page.keyboard.press("Enter")
+    await expect(menu.get_by_role("menuitem", name="Copy")).to_be_focused()
+    await page.keyboard.press("End")
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".message")).to_have_count(1)
+    await page.reload()
+    await expect(page.locator(".message")).to_have_count(1)
+
+
+async def test_what_the_agent_remembers_is_shown_by_days(page: Page, agent: ScriptedAgent) -> None:
+    now = datetime.datetime.now().replace(hour=12, minute=0)
+    yesterday, past = now - datetime.timedelta(days=1), datetime.datetime(2020, 3, 3, 9, 5)
+
+    @agent.on("chat.history")
+    async def history(request: coralmux.Request) -> dict[str, object]:
+        return {
+            "messages": [
+                {"role": role, "content": text, "timestamp": int(at.timestamp() * 1000)}
+                for role, text, at in (
+                    ("user", "Do you hear me?", past),
+                    ("assistant", "Yes.", past),
+                    ("user", "And now?", yesterday),
+                    ("assistant", "Still.", yesterday),
+                )
+            ]
+        }
+
+    await agent.stop()
+    await agent.start()
+    await pair(page, agent)
+    await expect(page.locator(".day")).to_have_text(["March 3, 2020", "Yesterday"])
+    await expect(page.locator(".markdown")).to_have_text(["Yes.", "Still."])
+    await say(page, "Hello")
+    await expect(page.locator(".day")).to_have_text(["March 3, 2020", "Yesterday", "Today"])
+
+
+SCROLL = "e => [Math.round(e.scrollTop), e.scrollHeight - e.clientHeight - e.scrollTop]"
+
+
+async def test_the_list_follows_an_answer_unless_the_reader_went_up(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    steps: asyncio.Queue[str | None] = asyncio.Queue()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        while (part := await steps.get()) is not None:
+            yield part
+
+    async def paragraphs(first: int, last: int) -> None:
+        for n in range(first, last):
+            steps.put_nowait(f"Paragraph {n}.\n\n")
+        await expect(page.get_by_text(f"Paragraph {last - 1}.")).to_be_attached()
+
+    await pair(page, agent)
+    await say(page, "Tell me much")
+    messages = page.locator(".messages")
+    await paragraphs(0, 60)
+    await expect(page.get_by_text("Paragraph 59.")).to_be_in_viewport()
+    assert (await messages.evaluate(SCROLL))[1] <= 1
+
+    await messages.evaluate("e => { e.scrollTop -= 400 }")
+    newest = page.get_by_role("button", name="Jump to the newest message")
+    await expect(newest).to_be_visible()
+    before = (await messages.evaluate(SCROLL))[0]
+    await paragraphs(60, 90)
+    assert (await messages.evaluate(SCROLL))[0] == before
+    steps.put_nowait(None)
+    await over(page)
+    await expect(newest).to_have_accessible_name("Jump to the newest message, 1 unread")
+    await newest.click()
+    await expect(page.get_by_text("Paragraph 89.")).to_be_in_viewport()
+    await expect(newest).to_have_count(0)
+
+
+async def test_older_messages_come_in_above_without_moving_what_is_read(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    @agent.on("chat.history")
+    async def history(request: coralmux.Request) -> dict[str, object]:
+        entries = [
+            {"role": "assistant", "content": f"Message {n}. " + "word " * (n * 7 % 40)}
+            for n in range(100)
+        ]
+        return {"messages": entries}
+
+    await agent.stop()
+    await agent.start()
+    await pair(page, agent)
+    await expect(page.get_by_text("Message 99.")).to_be_in_viewport()
+    await page.reload()
+    await expect(page.get_by_text("Message 99.")).to_be_in_viewport()
+    # The beginning is on a page of the storage that was not read yet.
+    await expect(page.get_by_text("Message 0.")).to_have_count(0)
+    messages = page.locator(".messages")
+    count = await page.locator(".message").count()
+    await page.evaluate(
+        """
+        () => {
+          window.moves = [];
+          const list = document.querySelector(".messages");
+          let anchor = null, top = 0;
+          const frame = () => {
+            const now = document.querySelectorAll(".message").length;
+            if (anchor && now !== anchor.count) {
+              moves.push(Math.abs(anchor.element.getBoundingClientRect().top - anchor.top));
+              anchor = null;
+            } else {
+              const element = [...document.querySelectorAll(".message")].find(
+                (one) => one.getBoundingClientRect().top > 200);
+              anchor = { element, count: now, top: element.getBoundingClientRect().top };
+            }
+            requestAnimationFrame(frame);
+          };
+          requestAnimationFrame(frame);
+        }
+        """
+    )
+    await messages.evaluate("e => { e.scrollTop = 60 }")
+    await expect(page.locator(".message")).to_have_count(100)
+    assert count < 100
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    moves = await page.evaluate("moves")
+    assert moves
+    assert max(moves) <= 4, moves
+
+
+async def test_search_finds_marks_and_goes_from_one_find_to_the_next(
+    desktop: Page, agent: ScriptedAgent
+) -> None:
+    agent.answers(lambda message: f"I know **{message.text}** well.\n\n" + "filler\n\n" * 20)
+    await pair(desktop, agent)
+    for word in ("Coral", "anemone", "coral reef"):
+        await say(desktop, word)
+        await expect(desktop.locator(".markdown").last).to_contain_text(f"I know {word} well.")
+    await over(desktop)
+    await desktop.locator(".messages").focus()
+    await desktop.keyboard.press("/")
+    field = desktop.get_by_role("searchbox", name="Search in this conversation")
+    await expect(field).to_be_focused()
+    await field.fill("CORAL")
+    count = desktop.locator(".search-count")
+    await expect(count).to_have_text("4 of 4")
+    found = "[...CSS.highlights.get('found-current')].map(String)"
+    assert await desktop.evaluate(found) == ["coral"]
+    assert await desktop.evaluate("CSS.highlights.get('found').size") == 3
+    await desktop.keyboard.press("Enter")
+    await expect(count).to_have_text("3 of 4")
+    await desktop.get_by_role("button", name="Earlier match").click()
+    await desktop.get_by_role("button", name="Earlier match").click()
+    await expect(count).to_have_text("1 of 4")
+    assert await desktop.evaluate(found) == ["Coral"]
+    await expect(desktop.locator(".bubble").first).to_be_in_viewport()
+    await screens(desktop, "search")
+    await desktop.get_by_role("button", name="Later match").click()
+    await expect(count).to_have_text("2 of 4")
+    await field.fill("starfish")
+    await expect(count).to_have_text("Not found")
+    await desktop.keyboard.press("Escape")
+    await expect(field).to_have_count(0)
+    assert await desktop.evaluate("CSS.highlights.size") == 0
+
+
+async def test_a_conversation_is_exported_and_deleted(page: Page, agent: ScriptedAgent) -> None:
+    await pair(page, agent)
+    await say(page, "Remember this")
+    await expect(page.locator(".markdown")).to_have_text("You said: Remember this")
+    await page.get_by_role("button", name="Conversation menu").click()
+    async with page.expect_download() as downloading:
+        await page.get_by_role("menuitem", name="Export conversation").click()
+    download = await downloading.value
+    saved = await download.path()
+    text = await asyncio.to_thread(saved.read_text)
+    assert download.suggested_filename == "Agent.md"
+    assert "**You**" in text
+    assert text.index("Remember this") < text.index("You said: Remember this")
+
+    await page.get_by_role("button", name="Conversation menu").click()
+    await page.get_by_role("menuitem", name="Delete conversation").click()
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.locator(".message")).to_have_count(2)
+    await page.get_by_role("button", name="Conversation menu").click()
+    await page.get_by_role("menuitem", name="Delete conversation").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
+    await expect(page.locator(".message")).to_have_count(0)
+    await page.reload()
+    await expect(textbox(page)).to_be_visible()
+    await expect(page.get_by_text("Say hello to")).to_be_visible()
+
+
+async def test_one_of_several_agents_is_chosen(page: Page, agent: ScriptedAgent) -> None:
+    @agent.on("agent.list")
+    async def agents(request: coralmux.Request) -> dict[str, object]:
+        return {"agents": [{"id": "cook", "name": "Cook"}, {"id": "poet", "name": "Poet"}]}
+
+    await agent.stop()
+    await agent.start()
+    await pair(page, agent)
+    picker = page.get_by_role("combobox", name="Agent")
+    await expect(picker).to_have_value("cook")
+    await say(page, "Soup?")
+    await expect(page.locator(".markdown")).to_have_text("You said: Soup?")
+    await picker.select_option("poet")
+    await expect(page.locator(".message")).to_have_count(0)
+    await say(page, "A rhyme")
+    await expect(page.locator(".markdown")).to_have_text("You said: A rhyme")
+    assert [message.agent_id for message in agent.asked] == ["cook", "poet"]
+    await picker.select_option("cook")
+    await expect(page.locator(".bubble")).to_have_text("Soup?")
+
+
+async def test_enter_sends_on_a_desktop_and_never_amid_a_syllable(
+    desktop: Page, agent: ScriptedAgent
+) -> None:
+    await pair(desktop, agent)
+    field = textbox(desktop)
+    await expect(field).to_be_focused()
+    await expect(desktop.get_by_role("button", name="Send", exact=True)).to_be_disabled()
+    await desktop.keyboard.type("one")
+    height = (await field.bounding_box() or {})["height"]
+    await desktop.keyboard.press("Shift+Enter")
+    await desktop.keyboard.type("two")
+    assert (await field.bounding_box() or {})["height"] > height
+    await expect(field).to_have_value("one\ntwo")
+    # While an input method composes, Enter is its own.
+    composing = {"key": "Enter", "isComposing": True, "bubbles": True, "cancelable": True}
+    await field.dispatch_event("keydown", composing)
+    await field.dispatch_event("keydown", {"key": "Enter", "keyCode": 229, "bubbles": True})
+    await expect(field).to_have_value("one\ntwo")
+    await desktop.keyboard.press("Enter")
+    await expect(field).to_have_value("")
+    await expect(field).to_be_focused()
+    await expect(desktop.locator(".bubble")).to_have_text("one\ntwo")
+    await expect(desktop.locator(".markdown")).to_contain_text("two")
+    assert agent.asked[0].text == "one\ntwo"
+
+
+async def test_enter_is_a_new_line_under_a_thumb(page: Page, agent: ScriptedAgent) -> None:
+    await pair(page, agent)
+    field = textbox(page)
+    await field.fill("one")
+    await field.press("Enter")
+    await expect(field).to_have_value("one\n")
+    await expect(page.locator(".message")).to_have_count(0)
+
+
+# Resolves when something whose name begins so is in the database.
+KEPT = """
+(prefix) => new Promise((done) => {
+  const opening = indexedDB.open("coralmux");
+  opening.onsuccess = () => {
+    const look = () => {
+      const asked = opening.result.transaction("kept").objectStore("kept").getAllKeys();
+      asked.onsuccess = () => {
+        if (!asked.result.some((key) => String(key).startsWith(prefix))) return look();
+        opening.result.close();
+        done();
+      };
+    };
+    look();
+  };
+})
+"""
+
+
+async def test_a_draft_is_kept(page: Page, agent: ScriptedAgent) -> None:
+    await pair(page, agent)
+    await textbox(page).fill("Not yet sen")
+    await page.evaluate(KEPT, "draft:")
+    await page.reload()
+    await expect(textbox(page)).to_have_value("Not yet sen")
+    await page.get_by_role("button", name="Send", exact=True).click()
+    await expect(page.locator(".markdown")).to_have_text("You said: Not yet sen")
+    await page.reload()
+    await expect(page.locator(".markdown")).to_have_text("You said: Not yet sen")
+    await expect(textbox(page)).to_have_value("")
+
+
+async def test_a_real_model_answers_in_the_page(
+    page: Page, relay: RelayProcess, model_server: str, tmp_path: Path
+) -> None:
+    config = (
+        f'backend = "openai"\n[openai]\nbase_url = "{model_server}"\nmodel = "smollm2"\n'
+        "max_tokens = 24\ntemperature = 0\n"
+    )
+    async with bridge(relay, tmp_path, config) as there:
+        await page.goto(there.links[0].web())
+        await page.get_by_role("button", name="Connect", exact=True).click()
+        await page.get_by_role("button", name="Open chat").click()
+        await say(page, "What is the capital of France?")
+        await expect(page.locator(".message.agent .foot")).to_have_count(1, timeout=2 * SOON)
+        assert len(await page.locator(".markdown").inner_text()) > 10
+        await say(page, "And of Italy?")
+        await expect(page.locator(".message.agent .foot")).to_have_count(2, timeout=2 * SOON)
+        await expect(page.locator(".markdown").last).not_to_be_empty()
+        await screens(page, "chat-model")
