@@ -6,14 +6,13 @@
 
 import htm from "htm";
 import { h } from "preact";
-import { useLayoutEffect, useReducer } from "preact/hooks";
+import { useLayoutEffect, useReducer, useState } from "preact/hooks";
 
 export { createContext, createRef, Fragment, h, render } from "preact";
 export {
   useCallback,
   useContext,
   useEffect,
-  useId,
   useLayoutEffect,
   useMemo,
   useReducer,
@@ -49,4 +48,14 @@ export function useModel(target, ...events) {
     };
   }, [target, ...names]);
   return target;
+}
+
+/**
+ * An id for an element of the calling component. Preact's own repeats itself where several trees
+ * are drawn, as the app and a dialog are.
+ *
+ * @returns {string}
+ */
+export function useId() {
+  return useState(() => `id-${crypto.randomUUID()}`)[0];
 }

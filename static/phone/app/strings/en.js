@@ -12,14 +12,12 @@ export const en = {
 
   // app: shared by all views
   "app.name": "CoralMux",
-  "app.loading": "Opening…",
   "app.back": "Back",
   "app.close": "Close",
   "app.cancel": "Cancel",
   "app.ok": "OK",
   "app.copy": "Copy",
   "app.copied": "Copied",
-  "app.more": "More",
   "app.save": "Save",
   "app.choose": "Choose an agent to talk to.",
   "app.newVersion": "A new version is ready.",
@@ -81,7 +79,6 @@ export const en = {
   "pair.pasteLabel": "Or paste the link",
   "pair.pastePlaceholder": "https://…",
   "pair.continue": "Continue",
-  "pair.bad": "The link cannot be used",
   "pair.bad.scheme":
     "This is no pairing link: those begin with https://, coralmux:// or openclaw://. Copy the whole link from where your agent shows it.",
   "pair.bad.form":
@@ -150,18 +147,14 @@ export const en = {
   "confirm.quota":
     "The bandwidth of this pairing is used up. It works again when the quota is renewed.",
   "confirm.remove": "Remove this pairing",
-  "confirm.again": "Try again",
 
   // details: the settings of a pairing
   "details.title": "Details",
-  "details.notThere": "This pairing is gone.",
   "details.relay": "Relay",
   "details.agent": "Agent",
   "details.agentVersion": "{name}, version {version}",
   "details.security": "Security",
-  "details.verified": "Verified",
   "details.verifiedText": "The agent has proved that it holds the secret of your link.",
-  "details.notVerified": "Not verified",
   "details.notVerifiedText":
     "Encrypted, but paired by token alone: whoever runs the relay could read along.",
   "details.notYetText": "The agent has not answered yet.",

@@ -8,14 +8,12 @@ export const ko = {
 
   // app: shared by all views
   "app.name": "CoralMux",
-  "app.loading": "여는 중…",
   "app.back": "뒤로",
   "app.close": "닫기",
   "app.cancel": "취소",
   "app.ok": "확인",
   "app.copy": "복사",
   "app.copied": "복사했어요",
-  "app.more": "더 보기",
   "app.save": "저장",
   "app.choose": "대화할 에이전트를 골라 주세요.",
   "app.newVersion": "새 버전이 준비됐어요.",
@@ -78,7 +76,6 @@ export const ko = {
   "pair.pasteLabel": "또는 링크 붙여 넣기",
   "pair.pastePlaceholder": "https://…",
   "pair.continue": "계속",
-  "pair.bad": "이 링크는 쓸 수 없어요",
   "pair.bad.scheme":
     "연결 링크가 아니에요. 연결 링크는 https://, coralmux://, openclaw:// 중 하나로 시작해요. 에이전트가 보여 주는 링크 전체를 복사해 주세요.",
   "pair.bad.form":
@@ -142,18 +139,14 @@ export const ko = {
     "이 브라우저에 연결을 저장하지 못했어요. 공간을 비우거나 비공개 모드를 끄고 다시 해 주세요.",
   "confirm.quota": "이 연결의 데이터를 다 썼어요. 한도가 새로 시작되면 다시 쓸 수 있어요.",
   "confirm.remove": "이 연결 삭제",
-  "confirm.again": "다시 시도",
 
   // details: the settings of a pairing
   "details.title": "자세히",
-  "details.notThere": "이 연결은 이제 없어요.",
   "details.relay": "릴레이",
   "details.agent": "에이전트",
   "details.agentVersion": "{name}, 버전 {version}",
   "details.security": "보안",
-  "details.verified": "확인됨",
   "details.verifiedText": "에이전트가 링크의 비밀 값을 갖고 있음을 증명했어요.",
-  "details.notVerified": "확인되지 않음",
   "details.notVerifiedText":
     "암호화되지만 토큰만으로 연결돼서, 릴레이 운영자가 내용을 볼 수도 있어요.",
   "details.notYetText": "에이전트가 아직 응답하지 않았어요.",

@@ -127,16 +127,21 @@ export function confirm({ title, text, action, danger = false, cancel = true }) 
 }
 
 /**
- * Asks for a line of text. Null where the user cancels.
+ * Asks for a line of text, and stays until it is kept. Null where the user cancels.
  *
  * @param {{title: string, label: string, action: string, hint?: string, value?: string,
- *   maxLength?: number}} question
+ *   maxLength?: number, keep?: (text: string) => Promise<void>}} question
  * @returns {Promise<string | null>}
  */
-export function askText({ title, label, action, hint = "", value = "", maxLength = 80 }) {
+export function askText({ keep = async () => {}, ...question }) {
   return open(
-    (answer) =>
-      html`<${TextDialog} ...${{ title, label, action, hint, value, maxLength }} onAnswer=${answer} />`,
+    (answer) => html`<${TextDialog}
+      ...${question}
+      onAnswer=${async (/** @type {string | null} */ text) => {
+        if (text !== null) await keep(text);
+        answer(text);
+      }}
+    />`,
   );
 }
 
@@ -145,12 +150,12 @@ export function askText({ title, label, action, hint = "", value = "", maxLength
  * @param {string} props.title
  * @param {string} props.label
  * @param {string} props.action
- * @param {string} props.hint
- * @param {string} props.value
- * @param {number} props.maxLength
+ * @param {string} [props.hint]
+ * @param {string} [props.value]
+ * @param {number} [props.maxLength]
  * @param {(text: string | null) => void} props.onAnswer
  */
-function TextDialog({ title, label, action, hint, value, maxLength, onAnswer }) {
+function TextDialog({ title, label, action, hint = "", value = "", maxLength = 80, onAnswer }) {
   const [text, setText] = useState(value);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const id = useId();

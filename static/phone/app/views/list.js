@@ -150,14 +150,14 @@ function plain(text) {
 
 /** @param {Pairing} pairing */
 export async function rename(pairing) {
-  const name = await askText({
+  await askText({
     title: t("list.rename"),
     label: t("list.renameLabel"),
     hint: t("list.renameHint"),
     value: pairing.name,
     action: t("app.save"),
+    keep: (name) => pairing.rename(name === pairing.agentName ? "" : name),
   });
-  if (name !== null) await pairing.rename(name === pairing.agentName ? "" : name);
 }
 
 /**
@@ -208,7 +208,7 @@ function Empty({ relay, onAdd }) {
           <button
             type="button"
             class="icon-button"
-            aria-label=${t("list.empty.copy")}
+            aria-label=${t(copied ? "app.copied" : "list.empty.copy")}
             onClick=${async () => {
               await copyText(command);
               setCopied(true);
