@@ -1,0 +1,302 @@
+"""The list of agents and the settings, by thumb and by keyboard."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Locator, Page, expect
+
+import coralmux
+from tests.phone.conftest import OpenContext
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say
+from tests.support.process import RelayProcess
+
+# The names of all records that the page keeps.
+KEPT = """
+async () => {
+  const open = indexedDB.open("coralmux");
+  await new Promise((resolve) => { open.onsuccess = resolve; });
+  const records = open.result.transaction("kept").objectStore("kept").getAllKeys();
+  await new Promise((resolve) => { records.onsuccess = resolve; });
+  open.result.close();
+  return records.result;
+}
+"""
+# Controls that a thumb may miss: those that are seen and smaller than 44 pixels.
+SMALL = """
+() => [...document.querySelectorAll("button, select, input, a[href], summary")]
+  .map((control) => [control, control.getBoundingClientRect()])
+  .filter(([control, box]) => box.width > 0 && control.checkVisibility())
+  .filter(([control, box]) => box.height < 43.9 || box.width < 43.9)
+  .map(([control]) => control.outerHTML)
+"""
+OVERFLOW = """
+() => [...document.querySelectorAll(".scroll, .bar, body")]
+  .filter((element) => element.scrollWidth > element.clientWidth + 1)
+  .map((element) => element.className)
+"""
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def row(page: Page, name: str) -> Locator:
+    return page.get_by_role("listitem").filter(has_text=name)
+
+
+async def to_list(page: Page) -> None:
+    await button(page, "Back").click()
+    await expect(page.get_by_role("list", name="Agents")).to_be_visible()
+
+
+async def choose(page: Page, name: str, item: str) -> None:
+    """From the menu of an agent in the list."""
+    await button(page, f"Options for {name}").click()
+    await page.get_by_role("menuitem", name=item).click()
+
+
+async def test_without_an_agent_the_page_teaches_how_to_get_one(
+    open_profile: OpenContext, relay: RelayProcess
+) -> None:
+    async with open_profile(**PHONE, permissions=["clipboard-read", "clipboard-write"]) as context:
+        page = await context.new_page()
+        await page.goto("/phone")
+        command = f"coralmux-agent run --relay ws://127.0.0.1:{relay.port}"
+        await expect(page.get_by_text(command)).to_be_visible()
+        await button(page, "Copy the command").click()
+        await expect(button(page, "Copied")).to_be_visible()
+        assert await page.evaluate("navigator.clipboard.readText()") == command
+
+
+async def test_a_row_says_who_is_there_what_was_said_and_what_is_unread(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay, name="Marvin")
+    agent.answers(lambda message: f"**{message.text}**, you said")
+    await agent.start()
+    await pair(page, agent)
+    await say(page, "Hello")
+    await expect(page.get_by_text("Hello, you said")).to_be_visible(timeout=SOON)
+    await to_list(page)
+    marvin = row(page, "Marvin")
+    await expect(marvin).to_contain_text("Hello, you said")
+    await expect(marvin).to_contain_text("online")
+    await expect(marvin.get_by_role("time")).to_have_text(re.compile(r"\d:\d\d"))
+    await expect(marvin).not_to_contain_text("unread")
+    await agent.stop()
+    await expect(marvin).to_contain_text("offline", timeout=SOON)
+
+
+async def test_an_answer_that_comes_behind_one_s_back_is_counted(
+    paired_page: Page, agent: ScriptedAgent
+) -> None:
+    page = paired_page
+    left = asyncio.Event()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> str:
+        await left.wait()
+        return f"You said: {message.text}"
+
+    await say(page, "Later")
+    await to_list(page)
+    left.set()
+    await expect(page.get_by_role("listitem")).to_contain_text("1 unread message", timeout=SOON)
+    await page.get_by_role("listitem").click()
+    await expect(page.get_by_text("You said: Later")).to_be_visible()
+    await to_list(page)
+    await expect(page.get_by_role("listitem")).not_to_contain_text("unread")
+
+
+async def test_an_agent_is_renamed_and_gets_its_own_name_back(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay, name="Marvin")
+    await agent.start()
+    await pair(page, agent)
+    await to_list(page)
+    await choose(page, "Marvin", "Rename")
+    await expect(page.get_by_role("textbox", name="Name")).to_be_focused()
+    await page.keyboard.type("Kitchen")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await page.reload()
+    await expect(row(page, "Kitchen")).to_be_visible()
+    await choose(page, "Kitchen", "Rename")
+    await page.get_by_role("textbox", name="Name").fill("")
+    await button(page, "Save").click()
+    await expect(row(page, "Marvin")).to_be_visible()
+    await agent.stop()
+
+
+async def test_forgetting_asks_first_and_wipes_all_that_was_kept(
+    paired_page: Page, agent: ScriptedAgent
+) -> None:
+    page = paired_page
+    await say(page, "Hello")
+    await expect(page.get_by_text("You said: Hello")).to_be_visible(timeout=SOON)
+    await to_list(page)
+    await choose(page, "Agent", "Forget")
+    await expect(page.get_by_role("dialog", name="Forget Agent?")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    assert len(await page.evaluate(KEPT)) > 2
+    await choose(page, "Agent", "Forget")
+    await button(page, "Forget").click()
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+    assert await page.evaluate(KEPT) == ["key"]
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+
+
+async def test_details_say_what_a_pairing_is_and_uses(page: Page, relay: RelayProcess) -> None:
+    agent = ScriptedAgent(relay, name="Marvin")
+    await agent.start()
+    await pair(page, agent)
+    await to_list(page)
+    await choose(page, "Marvin", "Details")
+    facts = page.get_by_role("main")
+    for text in (
+        re.compile(r"Marvin, version \d"),
+        f"127.0.0.1:{relay.port}",
+        "Verified",
+        "Version 2, end to end",
+    ):
+        await expect(facts.get_by_role("definition").filter(has_text=text)).to_be_visible()
+    today = page.get_by_role("meter", name="Today")
+    await expect(today).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 500 MB$"))
+    month = page.get_by_role("meter", name="This month")
+    await expect(month).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 10 GB$"))
+    await expect(page.get_by_text("Starts anew")).to_have_count(2)
+    await agent.stop()
+
+
+async def test_a_conversation_is_exported_and_its_messages_are_deleted(
+    paired_page: Page, tmp_path: Path
+) -> None:
+    page = paired_page
+    await say(page, "Hello")
+    await expect(page.get_by_text("You said: Hello")).to_be_visible(timeout=SOON)
+    await to_list(page)
+    await choose(page, "Agent", "Details")
+    async with page.expect_download() as downloading:
+        await button(page, "Export the conversation").click()
+    download = await downloading.value
+    assert download.suggested_filename == "Agent.md"
+    await download.save_as(tmp_path / "saved.md")
+    text = (tmp_path / "saved.md").read_text("utf-8")
+    assert re.search(r"\*\*You\*\*, .*\n\nHello\n\n\*\*Agent\*\*, .*\n\nYou said: Hello\n", text)
+
+    await button(page, "Delete messages").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete messages").click()
+    await button(page, "Back").click()
+    await expect(row(page, "Agent")).to_contain_text("No messages yet")
+
+
+async def test_forgetting_from_the_chat_s_details_ends_at_the_list(paired_page: Page) -> None:
+    page = paired_page
+    await to_list(page)
+    await choose(page, "Agent", "Details")
+    await button(page, "Forget this agent").click()
+    await button(page, "Forget").click()
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+    assert await page.evaluate("history.state?.depth ?? 0") == 0
+
+
+async def test_settings_tell_version_and_storage(page: Page, relay: RelayProcess) -> None:
+    await page.goto("/phone")
+    await button(page, "Settings").click()
+    await expect(page.get_by_role("heading", name="Settings")).to_be_focused()
+    await expect(
+        page.get_by_text(re.compile(r"^Version \d+\.\d+\.\d+-[0-9a-f]{8}$"))
+    ).to_be_visible()
+    await expect(page.get_by_text(re.compile(r"^\d.* in use$"))).to_be_visible()
+    await page.go_back()
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+
+
+async def test_a_desktop_has_list_and_chat_side_by_side(
+    desktop: Page, agent: ScriptedAgent, relay: RelayProcess
+) -> None:
+    other = ScriptedAgent(relay, name="Marvin")
+    await other.start()
+    await pair(desktop, agent)
+    await desktop.goto("about:blank")
+    await pair(desktop, other)
+    agents = desktop.get_by_role("navigation", name="Agents")
+    await expect(agents.get_by_role("listitem")).to_have_count(2)
+    await expect(agents.locator("[aria-current]")).to_contain_text("Marvin")
+    await row(desktop, "Agent").get_by_role("button").first.click()
+    await expect(agents.locator("[aria-current]")).to_contain_text("Agent")
+    await say(desktop, "Hello")
+    await expect(desktop.get_by_role("main").get_by_text("You said: Hello")).to_be_visible(
+        timeout=SOON
+    )
+    await other.stop()
+
+
+async def test_all_of_it_goes_by_keyboard(desktop: Page, agent: ScriptedAgent) -> None:
+    page = desktop
+    await pair(page, agent)
+    await button(page, "Options for Agent").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.get_by_role("menuitem", name="Details")).to_be_focused()
+    await page.keyboard.press("End")
+    await expect(page.get_by_role("menuitem", name="Forget")).to_be_focused()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("menu")).to_be_hidden()
+    await expect(button(page, "Options for Agent")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("textbox", name="Name")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await expect(button(page, "Options for Agent")).to_be_focused()
+
+
+async def test_back_in_the_list_the_focus_is_where_one_came_from(paired_page: Page) -> None:
+    await to_list(paired_page)
+    await expect(paired_page.get_by_role("listitem").get_by_role("button").first).to_be_focused()
+
+
+@pytest.mark.parametrize("width", [390, 195], ids=["phone", "zoomed"])
+async def test_nothing_is_too_small_for_a_thumb_nor_too_wide_for_the_screen(
+    page: Page, agent: ScriptedAgent, width: int
+) -> None:
+    """At 200 % a phone has half as many pixels across."""
+    await page.set_viewport_size({"width": width, "height": 844 * width // 390})
+
+    async def check(view: str) -> None:
+        assert await page.evaluate(SMALL) == [], view
+        assert await page.evaluate(OVERFLOW) == [], view
+
+    await page.goto("/phone")
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+    await check("empty list")
+    await button(page, "Pair an agent").click()
+    await check("pair")
+    await page.goto(agent.url)
+    await expect(button(page, "Connect")).to_be_visible()
+    await check("confirm")
+    await pair(page, agent)
+    await to_list(page)
+    await check("list")
+    await button(page, "Settings").click()
+    await expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+    await check("settings")
+    await page.go_back()
+    await button(page, "Options for Agent").click()
+    await check("menu")
+    await page.get_by_role("menuitem", name="Details").click()
+    await check("details")
+    await button(page, "Forget this agent").click()
+    await check("dialog")
