@@ -453,6 +453,7 @@ async def test_a_draft_is_kept(page: Page, agent: ScriptedAgent) -> None:
     await expect(textbox(page)).to_have_value("Not yet sen")
     await page.get_by_role("button", name="Send", exact=True).click()
     await expect(page.locator(".markdown")).to_have_text("You said: Not yet sen")
+    await over(page)
     await page.reload()
     await expect(page.locator(".markdown")).to_have_text("You said: Not yet sen")
     await expect(textbox(page)).to_have_value("")
