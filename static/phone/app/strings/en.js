@@ -120,7 +120,6 @@ export const en = {
   "confirm.elsewhereWarning": "Open it only if you know that relay.",
   "confirm.elsewhereOpen": "Open {relay}",
   "confirm.waiting": "Waiting for the agent…",
-  "confirm.waitingRelay": "Connecting to the relay…",
   "confirm.noRelay": "The relay cannot be reached. It is tried again by itself.",
   "confirm.offline": "You are offline. It goes on when the network is back.",
   "confirm.noAgent":

@@ -15,12 +15,10 @@ import { forget } from "./list.js";
 
 /** Words for states in which it goes on by itself. */
 const WAITING = /** @type {Record<string, Key>} */ ({
-  connecting: "confirm.waitingRelay",
   offline: "confirm.offline",
   reconnecting: "confirm.noRelay",
   "agent-offline": "confirm.noAgent",
   quota: "confirm.quota",
-  "rate-limit": "confirm.waiting",
 });
 
 /** Words for states in which it does not. */

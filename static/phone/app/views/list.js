@@ -35,7 +35,7 @@ const HINTS = [
 export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSettings }) {
   useModel(phonebook);
   const { pairings } = phonebook;
-  return html`<header class="bar">
+  return html`<div class="bar">
       <h1 tabindex="-1">${t("app.name")}</h1>
       <button
         type="button"
@@ -45,7 +45,7 @@ export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSe
       >
         <${Icon} name="settings" />
       </button>
-    </header>
+    </div>
     <div class="scroll">
       ${
         pairings.length === 0
