@@ -206,18 +206,18 @@ export class Answer extends EventTarget {
   /** @param {Exchange} waiting */
   async #listen(waiting) {
     const { exchanges, turns } = this.#means;
+    let overdue = false;
     try {
       await this.#read(waiting);
     } catch (error) {
       // After a time-out this also brings to light what was lost: the agent misses the question,
       // or we its answer.
-      const overdue = error instanceof RequestTimeout;
-      exchanges.close(waiting);
-      if (overdue) turns.abandon(waiting, { overdue });
+      overdue = error instanceof RequestTimeout;
       if (!isOne(error, AGENT_KNOWS)) this.#giveUp();
       throw error;
     } finally {
       exchanges.close(waiting);
+      if (overdue) turns.abandon(waiting, { overdue });
     }
   }
 

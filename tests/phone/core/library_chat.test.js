@@ -255,3 +255,15 @@ test(
     assert.equal((await next.finished).text, "You said: after it");
   },
 );
+
+test("in version 1 what comes too late is not taken for the next answer", onStage, async (t) => {
+  const phone = phoneFor(t, await please("pair", { secret: false }));
+  const late = phone.ask("hold too long", { timeout: 100 });
+  await assert.rejects(late.finished, { name: "RequestTimeout", ids: [late.id] });
+  const begun = performance.now();
+  const next = phone.ask("after the late one");
+  await please("release");
+  assert.equal((await next.finished).text, "You said: after the late one");
+  assert.ok(performance.now() - begun < 1900, "it waited although the late one had ended");
+  assert.equal(late.text, "Held.");
+});
