@@ -1,0 +1,178 @@
+"""How the chat tells of its connection, and what happens to messages meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import urllib.parse
+from collections.abc import AsyncIterator
+
+from playwright.async_api import Page, expect
+
+import coralmux
+from tests.phone.conftest import OpenContext
+from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, pair, say, screens
+from tests.support.process import RelayProcess, relay_process
+
+REFUSED = "ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET"
+
+
+async def test_messages_wait_while_the_agent_is_away_and_go_out_in_order(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    banner = page.locator(".banner")
+    await expect(banner).to_be_empty()
+    await agent.stop()
+    await expect(banner).to_contain_text("The agent is offline.")
+    await expect(page.locator(".standing")).to_contain_text("Offline")
+    for word in ("one", "two", "three"):
+        await say(page, word)
+    await expect(page.locator(".message.waiting")).to_have_count(3)
+    await expect(page.locator(".message.waiting .state").first).to_have_text(
+        "Waiting for the agent"
+    )
+    await screens(page, "agent-offline")
+    await page.reload()
+    await expect(page.locator(".message.waiting")).to_have_count(3)
+    await agent.start()
+    await expect(page.locator(".markdown")).to_have_count(3, timeout=SOON)
+    await expect(page.locator(".message.waiting")).to_have_count(0)
+    await expect(banner).to_be_empty()
+    assert [message.text for message in agent.asked] == ["one", "two", "three"]
+
+
+async def test_the_relay_restarts_amid_an_answer_and_the_page_comes_back(
+    open_profile: OpenContext, faults: Faults
+) -> None:
+    faults.allow(REFUSED)
+    with relay_process() as relay:
+        agent = ScriptedAgent(relay)
+        begun = asyncio.Event()
+
+        @agent.answers
+        async def slow(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+            yield "It was a dark"
+            begun.set()
+            await asyncio.Event().wait()
+
+        await agent.start()
+        try:
+            base = f"http://127.0.0.1:{relay.port}"
+            async with open_profile(**{**PHONE, "base_url": base}) as context:
+                page = await context.new_page()
+                await pair(page, agent)
+                await say(page, "Tell me a story")
+                await asyncio.wait_for(begun.wait(), SOON / 1000)
+                await expect(page.locator(".markdown")).to_have_text("It was a dark")
+                await asyncio.to_thread(relay.terminate)
+                banner = page.locator(".banner")
+                await expect(banner).to_contain_text("Reconnecting", timeout=SOON)
+                # It counts down for the eye alone.
+                await expect(banner.locator("[aria-hidden]")).to_have_text(
+                    re.compile(r"Reconnecting in \d+ s"), timeout=SOON
+                )
+                await expect(banner.locator(".visually-hidden")).to_have_text("Reconnecting…")
+                await screens(page, "reconnecting")
+                agent.answers(lambda message: "It was a bright morning.")
+                await asyncio.to_thread(relay.start)
+                now = banner.get_by_role("button", name="Now")
+                if await now.count():
+                    await now.click()
+                await expect(banner).to_be_empty(timeout=2 * SOON)
+                # The answer that was cut says so, and can be asked for again.
+                await expect(page.locator(".failure")).to_be_visible(timeout=SOON)
+                await page.get_by_role("button", name="Try again").click()
+                await expect(page.locator(".markdown").last).to_have_text(
+                    "It was a bright morning.", timeout=2 * SOON
+                )
+                await expect(page.locator(".failure")).to_have_count(0)
+        finally:
+            await agent.stop()
+
+
+async def test_a_pairing_that_is_revoked_says_so_at_once_and_keeps_what_was_said(
+    page: Page, agent: ScriptedAgent, relay: RelayProcess
+) -> None:
+    await pair(page, agent)
+    await say(page, "Hello")
+    await expect(page.locator(".markdown")).to_have_text("You said: Hello")
+    await agent.stop()
+    token = urllib.parse.quote(agent.link.token)
+    status, _ = await asyncio.to_thread(relay.http, "DELETE", f"/api/v1/pair/{token}", admin=True)
+    assert status == 204
+    banner = page.locator(".banner")
+    await expect(banner).to_contain_text("This pairing was revoked.")
+    await expect(banner.get_by_role("button", name="Pair again")).to_be_visible()
+    field = page.get_by_role("textbox", name="Message")
+    await expect(field).to_be_disabled()
+    await expect(field).to_have_attribute("placeholder", "Messages cannot be sent here.")
+    await expect(page.locator(".markdown")).to_have_text("You said: Hello")
+    await screens(page, "revoked")
+
+
+async def test_of_two_tabs_the_newest_serves_and_the_other_takes_it_back(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await say(page, "one")
+    await expect(page.locator(".markdown")).to_have_text("You said: one")
+    second = await page.context.new_page()
+    await second.goto("/phone")
+    await second.get_by_role("button", name=re.compile("^online|Agent")).first.click()
+    await expect(second.locator(".markdown")).to_have_text("You said: one")
+    banner = page.locator(".banner")
+    await expect(banner).to_contain_text("Open in another tab.")
+    await say(second, "two")
+    await expect(second.locator(".markdown")).to_have_count(2)
+    await expect(second.locator(".message.agent .foot")).to_have_count(2)
+    await banner.get_by_role("button", name="Use here").click()
+    # What was said in the other tab is here.
+    await expect(page.locator(".markdown")).to_have_count(2)
+    await expect(second.locator(".banner")).to_contain_text("Open in another tab.")
+    await say(page, "three")
+    await expect(page.locator(".markdown")).to_have_count(3)
+    assert [message.text for message in agent.asked] == ["one", "two", "three"]
+
+
+async def test_another_device_takes_the_place_and_gives_it_back(
+    page: Page, open_profile: OpenContext, relay: RelayProcess
+) -> None:
+    # A link by token alone opens on any number of devices.
+    agent = ScriptedAgent(relay, encrypted=False)
+    await agent.start()
+    try:
+        await pair(page, agent)
+        async with open_profile(**PHONE) as context:
+            other = await context.new_page()
+            await pair(other, agent)
+            banner = page.locator(".banner")
+            await expect(banner).to_contain_text("In use on another device.")
+            await banner.get_by_role("button", name="Use here").click()
+            await expect(other.locator(".banner")).to_contain_text("In use on another device.")
+            await expect(banner).to_be_empty()
+            await say(page, "mine")
+            await expect(page.locator(".markdown")).to_have_text("You said: mine")
+    finally:
+        await agent.stop()
+
+
+async def test_a_quota_that_is_used_up_names_the_time_at_which_it_begins_anew(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay)
+    agent.link = coralmux.PairingLink.new(relay.url, relay.token(daily_quota_bytes=20_000))
+    await agent.start()
+    try:
+        await pair(page, agent)
+        await say(page, "word " * 3_000)
+        await say(page, "more " * 3_000)
+        banner = page.locator(".banner")
+        await expect(banner).to_contain_text("The data allowance is used up.", timeout=SOON)
+        await expect(banner.locator("[aria-hidden]")).to_have_text(
+            re.compile(r"Messages go on (Tomorrow|\d+:\d\d|\w+)")
+        )
+        await expect(page.locator(".message.waiting")).to_have_count(1)
+        await screens(page, "quota")
+    finally:
+        await agent.stop()
