@@ -33,7 +33,7 @@ class Stage:
         self.asked: list[dict[str, Any]] = []
         self.agent = self._agent()
         self.agent.add(new_link(relay))  # so that serving never ends with the last one
-        self.hostile: dict[str, HostileRelay] = {}
+        self.hostile: dict[str, tuple[HostileRelay, coralmux.Agent]] = {}
         self._held = asyncio.Event()
         self._things = contextlib.AsyncExitStack()
 
@@ -98,6 +98,11 @@ class Stage:
         self._held.set()
         self._held = asyncio.Event()
 
+    async def do_group_message(self, room: str, text: str, uri: str = "") -> None:
+        """Something is said in a room: all phones hear of it, or that at a hostile relay."""
+        agent = self.hostile[uri][1] if uri else self.agent
+        await agent.group_message(room, {"text": text})
+
     async def do_field(self, reply: list[str]) -> dict[str, str]:
         """A pairing with the field's connector, which speaks version 1 alone."""
         token = self.relay.token()
@@ -124,13 +129,17 @@ class Stage:
             relay.tamper = kind(sender=None if sender is None else Role(sender), **options)
         agent = self._agent(link)
         await self._things.enter_async_context(serving(agent))
-        self.hostile[link.uri()] = relay
+        self.hostile[link.uri()] = relay, agent
         return {"link": link.web(), "uri": link.uri(), "token": link.token}
 
     async def do_struck(self, uri: str) -> int:
         """How often that relay did it."""
-        tamper: Any = self.hostile[uri].tamper
+        tamper: Any = self.hostile[uri][0].tamper
         return len(tamper.struck)
+
+    async def do_sent(self, uri: str, sender: str, type: str) -> int:
+        """How many messages of a type a side has sent over that relay."""
+        return len(self.hostile[uri][0].sent(Role(sender), type))
 
     # The agent.
 

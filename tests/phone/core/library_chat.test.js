@@ -118,6 +118,14 @@ test("requests are answered, and the agent's errors told in its words", onStage,
   });
 });
 
+test("what is said in a room is told", onStage, async (t) => {
+  const phone = phoneFor(t, await please("pair"));
+  await phone.ready();
+  const heard = event(phone, "group-message", ({ roomId }) => roomId === "hall");
+  await please("group_message", { room: "hall", text: "Tea?" });
+  assert.deepEqual(await heard, { roomId: "hall", message: { text: "Tea?" } });
+});
+
 test("5,000,000 bytes reach the agent unaltered, with progress", onStage, async (t) => {
   const phone = phoneFor(t, await please("pair"));
   const data = new Uint8Array(

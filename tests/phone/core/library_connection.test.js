@@ -250,3 +250,27 @@ test("a connection that died unheard is found out, and comes back at once", onSt
   assert.equal(Held.all.length, before + 1);
   assert.equal((await phone.ask("alive").finished).text, "You said: alive");
 });
+
+test(
+  "a connection is asked for life while it is silent, and given up without an answer",
+  onStage,
+  async (t) => {
+    const timers = { ping: 50, pingPatience: 200, firstPause: 1 };
+    const phone = phoneFor(t, await please("pair"), { WebSocket: Held, timers });
+    await phone.ready();
+    const socket = Held.all.at(-1);
+    const pongs = [];
+    const { onmessage } = socket;
+    await new Promise((done) => {
+      socket.onmessage = (message) => {
+        if (JSON.parse(message.data).type === "pong") pongs.push(message.data);
+        if (pongs.length === 3) done();
+        onmessage(message);
+      };
+    });
+    assert.deepEqual(phone.state, { kind: "ready" });
+    socket.onmessage = () => {};
+    assert.match((await state(phone, "waiting")).cause ?? "", /answer to a ping/);
+    assert.equal((await phone.ask("still there?").finished).text, "You said: still there?");
+  },
+);

@@ -87,6 +87,26 @@ describe("a relay that meddles", { ...onStage, concurrency: true }, () => {
     });
   }
 
+  test("a message that is sent again because of a forged refusal is taken once", async (t) => {
+    const pairing = await please("hostile", {
+      tamper: "ForgeError",
+      type: "group.message",
+      sender: "agent",
+      code: "PEER_OFFLINE",
+      to: "agent",
+    });
+    const { uri } = pairing;
+    const phone = phoneFor(t, pairing);
+    const heard = [];
+    phone.addEventListener("group-message", ({ detail }) => heard.push(detail.message.text));
+    await phone.ready();
+    await please("group_message", { uri, room: "hall", text: "Tea?" });
+    const twice = { uri, sender: "agent", type: "group.message" };
+    while ((await please("sent", twice)) < 2) await new Promise((done) => setTimeout(done, 50));
+    await phone.agents();
+    assert.deepEqual(heard, ["Tea?"]);
+  });
+
   for (const [tamper, type, sender, nth] of [
     ["Drop", "file.chunk", "phone", 3],
     ["Drop", "file.ack", "agent", 4],
