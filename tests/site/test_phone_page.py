@@ -81,7 +81,7 @@ def test_the_fragment_is_taken_before_anything_else_is_fetched() -> None:
 def test_the_page_asks_for_nothing_that_is_not_there() -> None:
     page = get("/phone").content.decode()
     addresses = re.findall(r'(?:src|href)="([^"]+)"', page) + re.findall(r'": "(/[^"]+)"', page)
-    assert len(addresses) > 12
+    assert len(addresses) > 60
     for address in addresses:
         assert address.startswith("/"), "everything comes from here"
         assert get(address).status_code == 200, address
@@ -142,6 +142,14 @@ def test_what_a_module_imports_is_served(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("core/")])
 def test_the_core_imports_nothing_but_itself(name: str) -> None:
     assert all(target.startswith("core/") for target in phone_files.imports(name))
+
+
+def test_the_page_preloads_what_it_begins_with_and_not_what_can_wait() -> None:
+    modules = phone_files.modules()
+    assert modules[0] == "app/main.js"
+    assert "npm/preact/dist/preact.mjs" in modules
+    assert "core/phone.js" in modules
+    assert "npm/qr/decode.js" not in modules
 
 
 def test_the_worker_may_serve_the_page_and_knows_everything_that_it_needs() -> None:
