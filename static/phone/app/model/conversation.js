@@ -371,6 +371,7 @@ export class Conversation extends EventTarget {
     this.loaded = true;
     this.#tell("change");
     if (!this.#pairing.elsewhere) this.#resume();
+    this.#pairing.outbox.run();
   }
 
   /** What was on its way when the page was left goes on, or is told to have failed. */

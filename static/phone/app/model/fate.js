@@ -71,7 +71,7 @@ export function pauseOf(code, retryAfterMs, now) {
 export function failureOf(error) {
   if (!(error instanceof CoralmuxError)) return { name: "Error" };
   const { name } = error;
-  const code = "code" in error ? String(error.code) : undefined;
   // The library's own words are for programs; an agent's are for people.
-  return error instanceof AgentError ? { name, code, text: error.message } : { name, code };
+  if (error instanceof AgentError) return { name, code: error.code, text: error.message };
+  return "code" in error ? { name, code: String(error.code) } : { name };
 }

@@ -21,7 +21,6 @@ import { scaled } from "./scaling.js";
  * @property {Message} question
  * @property {Promise<void>} kept
  * @property {number} tries how often it went out
- * @property {number} order
  * @property {Answer} [asking]
  * @property {Message} [answer]
  * @property {boolean} [heard] whether something of its answer came
@@ -46,7 +45,6 @@ export class Outbox {
   #waiting = [];
   /** @type {Set<Entry>} those on their way */
   #asking = new Set();
-  #order = 0;
   #running = false;
   /** until when nothing goes out, Unix milliseconds */
   #quiet = 0;
@@ -80,8 +78,7 @@ export class Outbox {
    * @param {Promise<void>} kept when it is kept
    */
   add(conversation, question, kept) {
-    this.#order += 1;
-    this.#waiting.push({ conversation, question, kept, tries: 0, order: this.#order });
+    this.#wait({ conversation, question, kept, tries: 0 });
     this.#onChange();
     this.run();
   }
@@ -140,7 +137,7 @@ export class Outbox {
    */
   hold(pause) {
     this.pause = pause;
-    this.#wait(pause?.until ?? 0);
+    this.#rest(pause?.until ?? 0);
     this.#onChange();
   }
 
@@ -157,7 +154,9 @@ export class Outbox {
     const phone = this.#phone();
     if (phone?.state.kind !== "ready" || Date.now() < this.#quiet) return undefined;
     if (phone.version === 1 && this.#asking.size) return undefined;
-    return this.#waiting[0];
+    // Older ones may still be read.
+    const [first] = this.#waiting;
+    return first?.conversation.loaded ? first : undefined;
   }
 
   /**
@@ -297,7 +296,7 @@ export class Outbox {
     if (fate.kind === "again" || fate.kind === "pause") {
       if (phone?.state.kind === "ready" && fate.kind === "again") {
         const wait = Math.min(UNTAKEN * 2 ** (tries - 1), UNTAKEN_MAX);
-        this.#wait(Math.max(this.#quiet, Date.now() + wait));
+        this.#rest(Math.max(this.#quiet, Date.now() + wait));
       }
       this.#back(entry);
       return;
@@ -339,8 +338,7 @@ export class Outbox {
     question.state = "waiting";
     for (const picture of question.pictures) picture.progress = undefined;
     entry.kept = conversation.update(question);
-    this.#waiting.push(entry);
-    this.#waiting.sort((one, other) => one.order - other.order);
+    this.#wait(entry);
     this.run();
   }
 
@@ -402,14 +400,20 @@ export class Outbox {
     this.#onChange();
   }
 
+  /** @param {Entry} entry */
+  #wait(entry) {
+    this.#waiting.push(entry);
+    this.#waiting.sort((one, other) => one.question.at - other.question.at);
+  }
+
   /** @param {number} until Unix milliseconds */
-  #wait(until) {
+  #rest(until) {
     this.#quiet = until;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(
       () => {
         if (Date.now() < this.#quiet) {
-          this.#wait(this.#quiet);
+          this.#rest(this.#quiet);
           return;
         }
         if (this.pause) this.hold(null);
