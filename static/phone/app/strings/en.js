@@ -237,7 +237,7 @@ export const en = {
   "chat.toolRunning": "{tool}…",
   "chat.toolDone": "{tool}: done",
   "chat.toolFailed": "{tool}: failed",
-  "chat.waiting": "Waiting for the agent",
+  "chat.waiting": "Waiting",
   "chat.sending": "Sending",
   "chat.sent": "Sent",
   "chat.answered": "Answered",

@@ -226,7 +226,7 @@ export const ko = {
   "chat.toolRunning": "{tool}…",
   "chat.toolDone": "{tool}: 완료",
   "chat.toolFailed": "{tool}: 실패",
-  "chat.waiting": "에이전트를 기다리는 중",
+  "chat.waiting": "기다리는 중",
   "chat.sending": "보내는 중",
   "chat.sent": "보냄",
   "chat.answered": "답변 받음",

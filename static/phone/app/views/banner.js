@@ -1,7 +1,7 @@
 /** The one quiet line about a pairing's connection, and what can be done about it. */
 
 import { html, useEffect, useModel, useState } from "../html.js";
-import { t, when } from "../i18n.js";
+import { day, t, time } from "../i18n.js";
 
 /** @typedef {import("../model/banner.js").Banner} Model */
 
@@ -62,7 +62,8 @@ function Words({ banner }) {
 function words({ kind, until }, seconds) {
   if (kind === "reconnecting" && seconds > 0) return t("banner.reconnectingIn", { seconds });
   if (kind === "rate-limit" && seconds > 0) return t("banner.rateLimitIn", { seconds });
-  if (kind === "quota" && until) return t("banner.quotaUntil", { when: when(until) });
+  if (kind === "quota" && until)
+    return t("banner.quotaUntil", { when: `${day(until)}, ${time(until)}` });
   return t(`banner.${kind}`);
 }
 

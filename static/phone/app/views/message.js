@@ -46,20 +46,7 @@ export function Message({ message, name, joined, doings }) {
     }}
   >
     <div class="said">
-      ${
-        pictures.length > 0 &&
-        html`<div class=${`pictures ${pictures.length > 1 ? "several" : ""}`}>
-          ${pictures.map(
-            (picture) => html`<${PictureView}
-              key=${picture.id}
-              picture=${picture}
-              progress=${picture.progress}
-              mine=${mine}
-              onOpen=${() => doings.open(message, picture)}
-            />`,
-          )}
-        </div>`
-      }
+      ${mine && html`<${Pictures} ...${{ message, doings }} />`}
       ${mine && text && html`<div class="bubble"><${Written} text=${text} /></div>`}
       ${
         !mine &&
@@ -67,6 +54,7 @@ export function Message({ message, name, joined, doings }) {
         (text || streaming) &&
         html`<${Markdown} text=${text} streaming=${streaming} />`
       }
+      ${!mine && html`<${Pictures} ...${{ message, doings }} />`}
       ${links.length > 0 && html`<${Links} links=${links} />`}
       ${silent && !tool && html`<${Thinking} name=${name} />`}
       ${streaming && tool && html`<${ToolLine} tool=${tool} />`}
@@ -74,6 +62,26 @@ export function Message({ message, name, joined, doings }) {
     </div>
     ${!streaming && html`<${Foot} message=${message} doings=${doings} />`}
   </article>`;
+}
+
+/**
+ * @param {{message: Model, doings: Doings}} props
+ */
+function Pictures({ message, doings }) {
+  const { pictures, role } = message;
+  if (!pictures.length) return null;
+  const several = pictures.filter(({ shown }) => shown).length > 1;
+  return html`<div class=${`pictures ${several ? "several" : ""}`}>
+    ${pictures.map(
+      (picture) => html`<${PictureView}
+        key=${picture.id}
+        picture=${picture}
+        progress=${picture.progress}
+        mine=${role === "user"}
+        onOpen=${() => doings.open(message, picture)}
+      />`,
+    )}
+  </div>`;
 }
 
 /**
