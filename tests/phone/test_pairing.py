@@ -43,7 +43,9 @@ if (open) media.getUserMedia = async (wanted) => {
 # Ends when the camera is on, or off again.
 CAMERA = """
 async (on) => {
+  const late = Date.now() + 15000;
   while (!streams.length || streams.some((stream) => stream.active) !== on) {
+    if (Date.now() > late) throw new Error("the camera did not turn " + (on ? "on" : "off"));
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
