@@ -40,7 +40,7 @@ def mortal() -> Iterator[RelayProcess]:
 
 
 async def run(
-    *command: str, port: int = 0, cwd: Path = ROOT, seconds: float = 90
+    *command: str, port: int = 0, cwd: Path = ROOT, seconds: float = 240
 ) -> tuple[int, str]:
     """Exit status and output."""
     process = await asyncio.create_subprocess_exec(
@@ -71,7 +71,8 @@ async def test_the_library_passes_its_tests_on_node(
             "--experimental-websocket",
             "--test",
             "--test-reporter=spec",
-            "--test-timeout=40000",
+            "--test-timeout=60000",
+            "--test-concurrency=2",
             "tests/phone/core/",
             port=port,
         )
