@@ -1183,7 +1183,7 @@ test("of two devices with one link exactly one gets in", async () => {
 
 test("whatever a relay does, what is opened was said, once and in order, and all is well after", async () => {
   let arrived = 0;
-  for (let seed = 0; seed < 40; seed++) {
+  for (let seed = 0; seed < 16; seed++) {
     const random = seeded(seed);
     const wire = await Wire.make({ rotate: seed % 2 === 0 });
     const kept = [];
@@ -1241,7 +1241,7 @@ test("whatever a relay does, what is opened was said, once and in order, and all
     await wire.exchange();
     assert.equal(shown(wire.phone.stored).current, shown(wire.agent.stored).current);
   }
-  assert.ok(arrived > 300, `${arrived}`);
+  assert.ok(arrived > 120, `${arrived}`);
 });
 
 // Secrecy
