@@ -68,7 +68,7 @@ async def test_scripts_and_addresses_that_run_things_are_only_text(
     names = await message.evaluate(
         "e => [...new Set([...e.querySelectorAll('*')].map((one) => one.localName))].sort()"
     )
-    allowed = {"a", "b", "br", "code", "p", "span", "sub"}
+    allowed = {"a", "b", "br", "code", "div", "p", "span", "sub"}
     assert set(names) <= allowed
     attributes = await message.evaluate(
         "e => [...new Set([...e.querySelectorAll('*')].flatMap((one) => one.getAttributeNames()))]"
@@ -145,7 +145,7 @@ async def test_a_name_that_turns_the_direction_of_reading_stays_in_its_place(
     await pair(page, agent)
     await ask(page, agent, "مرحبا بالعالم\n\nHello\n\n> اقتباس")
     directions = await page.locator(".message.agent .markdown").evaluate(
-        "e => [...e.children].map((one) => getComputedStyle(one).direction)"
+        "e => [...e.firstChild.children].map((one) => getComputedStyle(one).direction)"
     )
     assert directions == ["rtl", "ltr", "rtl"]
 
@@ -171,6 +171,18 @@ GIANTS = {
 }
 
 
+TO_THE_FRONT_AND_BACK = """
+async () => {
+  const list = document.querySelector(".messages");
+  const frame = () => new Promise(requestAnimationFrame);
+  for (const top of [0, list.scrollHeight, list.scrollHeight / 2, list.scrollHeight]) {
+    list.scrollTop = top;
+    await frame();
+  }
+}
+"""
+
+
 async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: ScriptedAgent) -> None:
     await page.add_init_script(WATCH)
     await pair(page, agent)
@@ -182,11 +194,7 @@ async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: Scripte
         await say(page, "Go")
         await expect(newest).to_contain_text(end, timeout=SOON)
         # The page answers: it goes to the front of the message and back, and writes.
-        for _ in range(3):
-            await page.locator(".messages").evaluate("e => { e.scrollTop = 0 }")
-            await page.evaluate("new Promise(requestAnimationFrame)")
-            await page.locator(".messages").evaluate("e => { e.scrollTop = e.scrollHeight }")
-            await page.evaluate("new Promise(requestAnimationFrame)")
+        await page.evaluate(TO_THE_FRONT_AND_BACK)
         await page.get_by_role("textbox", name="Message").fill("Still here")
         tasks = await page.evaluate("longTasks")
         assert max(tasks, default=0) <= LONGEST_TASK_MS * TOLERANCE, (name, tasks)

@@ -11,6 +11,7 @@ import { elements, plain } from "./elements.js";
 /** @typedef {import("./blocks.js").Block} Block */
 
 const SLICE = 12; // milliseconds of work before the page has its turn
+const PART = 50; // blocks
 const PATIENT = 16_384; // characters of a block above which it is formatted only when finished
 
 // The beginnings of a list, a fence, a rule: what they become shows with the next characters.
@@ -53,6 +54,16 @@ export function drawInto(element) {
   const caret = document.createElement("span");
   caret.className = "caret";
 
+  let part = newPart();
+
+  /** Blocks in one element: a browser skips those that are full while nobody sees them. */
+  function newPart() {
+    const next = document.createElement("div");
+    next.className = "part";
+    element.append(next);
+    return next;
+  }
+
   function* work() {
     let drawn;
     do {
@@ -83,6 +94,7 @@ export function drawInto(element) {
     growing = null;
     ready.replaceChildren();
     element.replaceChildren();
+    part = newPart();
   }
 
   /**
@@ -120,8 +132,8 @@ export function drawInto(element) {
       ready.append(...directed(yield* elements(block)));
       growing = null;
       finished += block.token.raw;
-      // Twice as much each time: the browser lays all of it out again whenever something comes.
-      if (ready.childNodes.length > element.childNodes.length) show([]);
+      // The first is seen at once; for each of the others the browser would lay out anew.
+      if (!part.firstChild || ready.childNodes.length >= PART) show([]);
     }
   }
 
@@ -155,7 +167,14 @@ export function drawInto(element) {
    */
   function show(nodes) {
     for (const node of changing) node.parentNode?.removeChild(node);
-    element.append(ready, ...nodes);
+    while (ready.firstChild) {
+      if (part.childNodes.length >= PART) {
+        part.classList.add("full");
+        part = newPart();
+      }
+      part.append(ready.firstChild);
+    }
+    part.append(...nodes);
     changing = nodes;
   }
 
@@ -189,7 +208,7 @@ export function drawInto(element) {
   const job = {};
   return {
     draw(text, streaming) {
-      const first = wanted.text === "" && !element.childNodes.length;
+      const first = wanted.text === "" && !part.firstChild;
       if (wanted.text === text && wanted.streaming === streaming && !first) return;
       wanted = { text, streaming };
       if (jobs.has(job)) return;
