@@ -184,6 +184,7 @@ test("both ends come to one session, whoever connects first", async () => {
       await wire.connect(second);
       await wire.run();
       assert.equal(wire.phone.all("established").length, 1);
+      assert.deepEqual(wire.phone.opened, []); // step 4 is the machine's, not a message
       assert.deepEqual(wire.phone.machine.peer, { ...AGENT, protocol: 2, verified: true });
       assert.equal(wire.phone.machine.deadline, null);
       await wire.exchange();
