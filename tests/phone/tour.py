@@ -52,7 +52,7 @@ def answer(message: coralmux.ChatMessage) -> AsyncIterator[object]:
 async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
     """The name of each screen, while the page shows it."""
     button, log = page.get_by_role("button"), page.get_by_role("log")
-    await page.clock.install(time=NOON)
+    await page.clock.set_fixed_time(NOON)
     marvin = ScriptedAgent(relay, name="Marvin")
     marvin.answers(answer)
     library = ScriptedAgent(relay, name="Library")
@@ -71,9 +71,7 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         await button.filter(has_text="Connect").click()
         await button.filter(has_text="Open chat").click()
         await say(page, "Is the book on tides back?")
-        await expect(page.get_by_role("log").get_by_text("You said: Is the book")).to_be_visible(
-            timeout=SOON
-        )
+        await expect(log.get_by_text("You said: Is the book")).to_be_visible(timeout=SOON)
 
         await page.goto(marvin.url)
         await expect(button.filter(has_text="Connect")).to_be_visible()
@@ -88,9 +86,7 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         yield "chat-empty"
 
         await say(page, "Which trains can I take home?")
-        await expect(page.get_by_role("log").get_by_text("Shall I book the")).to_be_visible(
-            timeout=SOON
-        )
+        await expect(log.get_by_text("Shall I book the")).to_be_visible(timeout=SOON)
         await over(page)
         yield "chat"
 
