@@ -98,11 +98,15 @@ imports: install  ## import-linter: imports point one way
 docs: install  ## write the reference in docs/library.md from the docstrings
 	$(BIN)/python docs/reference.py
 
+# What docs/phone.md shows; build/screenshots has every screen.
+SCREENS := welcome confirm chat chat-picture list settings
+
 screenshots: install parts  ## take docs/screenshots anew
+	rm -rf build/screenshots
 	$(BIN)/python -m pytest tests/phone/test_screenshots.py
-	rm -f docs/screenshots/*.png
-	mkdir -p docs/screenshots
-	cp build/screenshots/*.png docs/screenshots/
+	rm -rf docs/screenshots && mkdir -p docs/screenshots
+	cp $(foreach name,$(SCREENS),build/screenshots/$(name)-phone-*.png build/screenshots/$(name)-desktop-*.png) \
+		docs/screenshots/
 
 bench: install  ## messages/s beside a bare relay, and what encryption costs (QUICK=1)
 	$(BIN)/python -m bench

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import struct
+import zlib
 from collections.abc import AsyncIterator
 
 from playwright.async_api import Page, expect
 
 import coralmux
 from tests.phone.harness import SOON, ScriptedAgent, say
-from tests.phone.test_pictures import picture
 from tests.support.process import RelayProcess
 
 ANSWER = """\
@@ -35,11 +36,32 @@ Shall I book the [first one](https://example.com/trains)?
 NOON = datetime.datetime(2026, 6, 1, 12, 30, tzinfo=datetime.UTC)
 
 
+def garden(width: int, height: int) -> bytes:
+    """A PNG of some sky above some green."""
+
+    def chunk(type: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + type + data + struct.pack(">I", zlib.crc32(type + data))
+        )
+
+    def row(y: int) -> bytes:
+        part = y / height
+        color = (150 + 90 * part, 190 + 50 * part, 235 - 40 * part)
+        if part > 0.6:
+            color = (120 - 70 * part, 190 - 90 * part, 110 - 50 * part)
+        return b"\0" + bytes(int(value) for value in color) * width
+
+    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(b"".join(row(y) for y in range(height)))
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 def answer(message: coralmux.ChatMessage) -> AsyncIterator[object]:
     async def parts() -> AsyncIterator[object]:
         if "picture" in message.text:
             yield "Here it is, from the camera above the door."
-            yield coralmux.Attachment("garden.png", "image/png", picture(60, 120, 80, 640, 400))
+            yield coralmux.Attachment("garden.png", "image/png", garden(640, 400))
         elif "trains" in message.text:
             yield coralmux.ToolStatus("timetable", "running")
             yield ANSWER
