@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -154,3 +155,16 @@ def test_the_agent_needs_nothing_that_is_not_pinned() -> None:
     for extra in ("bridge", "phone"):
         wanted = wanted + extras["optional-dependencies"][extra]
     assert {re.split(r"[<>=;\[ ]", line)[0] for line in wanted} <= pinned
+
+
+def test_the_lock_file_has_every_package_for_every_machine() -> None:
+    """Where one is missing, `npm ci` installs nothing; npm leaves out what its registry lacks."""
+    locked = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    wanted = {
+        name
+        for package in locked.values()
+        for kind in ("dependencies", "devDependencies", "optionalDependencies")
+        for name in package.get(kind, {})
+    }
+    assert len(wanted) > 20
+    assert {f"node_modules/{name}" for name in wanted} <= set(locked)
