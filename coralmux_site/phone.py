@@ -162,7 +162,7 @@ def _policy(import_map: str, connect: str) -> str:
             "form-action 'none'",
             "frame-ancestors 'none'",
             "require-trusted-types-for 'script'",
-            "trusted-types coralmux dompurify",
+            "trusted-types coralmux",
         )
     )
 

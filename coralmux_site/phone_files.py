@@ -21,7 +21,6 @@ IMPORTS = {
     "preact/hooks": "preact/hooks/dist/hooks.mjs",
     "htm": "htm/dist/htm.module.js",
     "marked": "marked/lib/marked.esm.js",
-    "dompurify": "dompurify/dist/purify.es.mjs",
     "qr": "qr/index.js",
     "qr/decode.js": "qr/decode.js",
     "idb-keyval": "idb-keyval/dist/index.js",
@@ -31,7 +30,6 @@ LICENSES = (
     "preact/LICENSE",
     "htm/LICENSE",
     "marked/LICENSE",
-    "dompurify/LICENSE",
     "qr/LICENSE-MIT",
     "idb-keyval/LICENCE",
 )

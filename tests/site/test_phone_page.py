@@ -45,7 +45,7 @@ def test_the_policy_of_the_page_is_this_one() -> None:
         "default-src 'none'; script-src 'self' 'sha256-…'; style-src 'self'; "
         "img-src 'self' blob: data:; connect-src 'self'; worker-src 'self'; "
         "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "require-trusted-types-for 'script'; trusted-types coralmux dompurify"
+        "require-trusted-types-for 'script'; trusted-types coralmux"
     )
 
 
