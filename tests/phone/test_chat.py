@@ -161,21 +161,46 @@ async def test_a_failure_is_told_in_words_and_asked_again(page: Page, agent: Scr
     await expect(page.locator(".message")).to_have_count(2)
 
 
+async def long_press(page: Page, selector: str, *, wobble: int = 0) -> None:
+    """Rest a finger on it until its menu is there, and lift it."""
+    box = await page.locator(selector).bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touches = await page.context.new_cdp_session(page)
+
+    async def touch(type: str, *points: dict[str, float]) -> None:
+        await touches.send("Input.dispatchTouchEvent", {"type": type, "touchPoints": [*points]})
+
+    await touch("touchStart", {"x": x, "y": y})
+    if wobble:
+        where = {"clientX": x + wobble, "clientY": y, "pointerType": "touch", "bubbles": True}
+        await page.locator(selector).dispatch_event("pointermove", where)
+    await expect(page.get_by_role("menu", name="Message actions")).to_be_visible()
+    await touch("touchEnd")
+    # What the browser does because of it has happened.
+    await page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    await touches.detach()
+
+
 async def test_a_long_press_or_a_key_opens_what_can_be_done_with_a_message(
     page: Page, agent: ScriptedAgent
 ) -> None:
     await pair(page, agent)
     await say(page, "Hello")
     await expect(page.locator(".markdown")).to_have_text("You said: Hello")
-    bubble = page.locator(".bubble")
-    box = await bubble.bounding_box()
-    assert box is not None
-    await bubble.dispatch_event(
-        "pointerdown",
-        {"pointerType": "touch", "clientX": box["x"], "clientY": box["y"], "bubbles": True},
-    )
     menu = page.get_by_role("menu", name="Message actions")
+    await long_press(page, ".bubble")
     await expect(menu.get_by_role("menuitem")).to_have_text(["Copy", "Ask again", "Delete"])
+    # A tap beside it closes it.
+    await page.touchscreen.tap(20, 300)
+    await expect(menu).to_have_count(0)
+    await long_press(page, ".bubble", wobble=6)
+    await menu.get_by_role("menuitem", name="Ask again").tap()
+    await expect(menu).to_have_count(0)
+    await expect(page.locator(".message.me .state")).to_have_text("Answered")
+    assert [message.text for message in agent.asked] == ["Hello", "Hello"]
+    await long_press(page, ".bubble")
+    await expect(menu).to_be_visible()
     await page.keyboard.press("Escape")
     await expect(menu).to_have_count(0)
     button = page.locator(".message.me").get_by_role("button", name="Message actions")

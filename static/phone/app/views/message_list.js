@@ -26,6 +26,7 @@ import { Viewer } from "./viewer.js";
 const TOGETHER = 5 * 60_000;
 const NEAR = 600; // pixels from the beginning at which what is before it is read
 const LONG_PRESS = 500; // milliseconds
+const STEADY = 10; // pixels that a finger moves while it rests
 const SPOKEN = 1_000; // characters of an answer that a screen reader is told at once
 
 /**
@@ -67,7 +68,8 @@ export function MessageList({ conversation, name, onScroller }) {
         const at = box
           ? { left: box.left, top: box.bottom }
           : { left: event.clientX, top: event.clientY };
-        setMenu({ message, at });
+        // A long press may be told twice: by the time that went by, and by "contextmenu".
+        setMenu((open) => (open?.message === message ? open : { message, at }));
       },
     }),
     [conversation, watchers],
@@ -334,6 +336,7 @@ function useOlder(conversation, scroller) {
  */
 function useLongPress(conversation, doings) {
   const timer = useRef(/** @type {ReturnType<typeof setTimeout> | undefined} */ (undefined));
+  const from = useRef({ x: 0, y: 0 });
   const end = () => clearTimeout(timer.current);
   return {
     onPointerDown(/** @type {PointerEvent} */ event) {
@@ -342,9 +345,12 @@ function useLongPress(conversation, doings) {
       const id = event.target.closest(".message.me")?.getAttribute("data-id");
       const message = conversation.messages.find((one) => one.id === id);
       if (!message || event.target.closest("a, button")) return;
+      from.current = { x: event.clientX, y: event.clientY };
       timer.current = setTimeout(() => doings.menu(message, event), LONG_PRESS);
     },
-    onPointerMove: end,
+    onPointerMove(/** @type {PointerEvent} */ { clientX, clientY }) {
+      if (Math.hypot(clientX - from.current.x, clientY - from.current.y) > STEADY) end();
+    },
     onPointerUp: end,
     onPointerCancel: end,
     onContextMenu: end,

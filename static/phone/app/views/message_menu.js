@@ -14,6 +14,7 @@ import { Icon } from "./icons.js";
  */
 export function MessageMenu({ at, items, onClose }) {
   const menu = useRef(/** @type {HTMLElement | null} */ (null));
+  const close = useRef(() => {});
   useLayoutEffect(() => {
     const before = document.activeElement;
     const element = menu.current;
@@ -25,21 +26,36 @@ export function MessageMenu({ at, items, onClose }) {
     element.style.left = `${Math.max(8, left)}px`;
     element.style.top = `${Math.max(8, top)}px`;
     move(element, 0);
-    return () => {
+
+    close.current = () => {
+      element.hidePopover();
+      // Before anything else is opened, which gives it back to whom it took it from.
       if (before instanceof HTMLElement && before.isConnected)
         before.focus({ preventScroll: true });
+      onClose();
+    };
+    const onPointerDown = (/** @type {PointerEvent} */ event) => {
+      if (!(event.target instanceof Node && element.contains(event.target))) close.current();
+    };
+    document.addEventListener("pointerdown", onPointerDown, true);
+    // The phone's Back.
+    const { CloseWatcher } = /** @type {any} */ (window);
+    const watcher = CloseWatcher && new CloseWatcher();
+    watcher?.addEventListener("close", () => close.current());
+    return () => {
+      document.removeEventListener("pointerdown", onPointerDown, true);
+      watcher?.destroy();
     };
   }, [at]);
+  // "auto" would close it as soon as the finger that opened it by a long press is lifted.
   return html`<div
     ref=${menu}
     class="menu"
-    popover="auto"
+    popover="manual"
     role="menu"
     aria-label=${t("chat.actions")}
-    onToggle=${(/** @type {ToggleEvent} */ event) => {
-      if (event.newState === "closed") onClose();
-    }}
-    onKeyDown=${onKey}
+    onKeyDown=${(/** @type {KeyboardEvent & {currentTarget: HTMLElement}} */ event) =>
+      onKey(event, close.current)}
     onContextMenu=${(/** @type {Event} */ event) => event.preventDefault()}
   >
     ${items.map(
@@ -49,7 +65,7 @@ export function MessageMenu({ at, items, onClose }) {
         tabindex="-1"
         class=${danger ? "danger" : ""}
         onClick=${() => {
-          menu.current?.hidePopover();
+          close.current();
           onClick();
         }}
       >
@@ -59,10 +75,17 @@ export function MessageMenu({ at, items, onClose }) {
   </div>`;
 }
 
-/** @param {KeyboardEvent & {currentTarget: HTMLElement}} event */
-function onKey(event) {
+/**
+ * @param {KeyboardEvent & {currentTarget: HTMLElement}} event
+ * @param {() => void} close
+ */
+function onKey(event, close) {
   const menu = event.currentTarget;
-  if (event.key === "Tab") menu.hidePopover();
+  if (event.key === "Tab" || event.key === "Escape") {
+    if (event.key === "Escape") event.preventDefault();
+    close();
+    return;
+  }
   const at = [...menu.children].indexOf(/** @type {Element} */ (document.activeElement));
   const target = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: -1 }[event.key];
   if (target === undefined) return;
