@@ -239,6 +239,35 @@ async def test_a_desktop_has_list_and_chat_side_by_side(
     await other.stop()
 
 
+@pytest.mark.parametrize("name", ["Settings", "Pair an agent"])
+async def test_on_a_desktop_back_leads_to_the_chat_that_was_open(
+    desktop: Page, agent: ScriptedAgent, name: str
+) -> None:
+    message = desktop.get_by_role("textbox", name="Message")
+    await pair(desktop, agent)
+    for way in (desktop.go_back, button(desktop, "Back").click):
+        await button(desktop, name).click()
+        await button(desktop, name).click()
+        await expect(desktop.get_by_role("heading", name=name)).to_be_visible()
+        await way()
+        await expect(message).to_be_visible()
+
+
+async def test_on_a_desktop_one_chat_takes_the_place_of_another(
+    desktop: Page, agent: ScriptedAgent, relay: RelayProcess
+) -> None:
+    other = ScriptedAgent(relay, name="Marvin")
+    await other.start()
+    await pair(desktop, agent)
+    await desktop.goto("about:blank")
+    await pair(desktop, other)
+    await row(desktop, "Agent").get_by_role("button").first.click()
+    await expect(desktop.locator("[aria-current]")).to_contain_text("Agent")
+    await desktop.go_back()
+    await expect(desktop.get_by_text("Choose an agent to talk to.")).to_be_visible()
+    await other.stop()
+
+
 async def test_all_of_it_goes_by_keyboard(desktop: Page, agent: ScriptedAgent) -> None:
     page = desktop
     await pair(page, agent)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -16,6 +18,7 @@ import coralmux
 from tests.phone.conftest import OpenContext
 from tests.phone.harness import (
     BROWSER_ARGUMENTS,
+    DESKTOP,
     PHONE,
     SOON,
     Faults,
@@ -66,6 +69,13 @@ async def paste(page: Page, text: str) -> None:
     await button(page, "Pair an agent").click()
     await page.get_by_label("Or paste the link").fill(text)
     await button(page, "Continue").click()
+
+
+async def revoke(relay: RelayProcess, agent: ScriptedAgent) -> None:
+    await agent.stop()
+    token = quote(agent.link.token)
+    status, _ = await asyncio.to_thread(relay.http, "DELETE", f"/api/v1/pair/{token}", admin=True)
+    assert status == 204
 
 
 async def test_a_link_is_named_and_nothing_is_connected_before_a_yes(
@@ -137,6 +147,21 @@ async def test_a_link_that_is_known_changes_nothing_and_opens_its_chat(
     await button(page, "Open chat").click()
     await say(page, "Still you?")
     await expect(page.get_by_text("You said: Still you?")).to_be_visible(timeout=SOON)
+
+
+@pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])
+async def test_a_revoked_pairing_leads_to_where_one_pairs_again(
+    open_profile: OpenContext, agent: ScriptedAgent, relay: RelayProcess, options: dict[str, Any]
+) -> None:
+    async with open_profile(**options) as context:
+        page = await context.new_page()
+        await pair(page, agent)
+        await revoke(relay, agent)
+        await button(page, "Pair again").click()
+        await expect(heading(page, "Pair an agent")).to_be_focused()
+        await expect(button(page, "Scan the code")).to_be_visible()
+        await button(page, "Back").click()
+        await expect(button(page, "Pair again")).to_be_visible()
 
 
 async def test_a_link_that_is_opened_in_the_chat_asks_before_anything_else(

@@ -47,8 +47,12 @@ export function App({ phonebook, update, relay }) {
 
   const pairing = route.id ? phonebook.get(route.id) : null;
   const open = (/** @type {Pairing} */ { id }) =>
-    go({ view: "chat", id }, { replace: wide || route.view === "confirm" });
+    go({ view: "chat", id }, { replace: ["chat", "confirm"].includes(route.view) });
   const details = (/** @type {Pairing} */ { id }) => go({ view: "details", id });
+  const pairAnother = () => {
+    setLink((before) => ({ number: before.number }));
+    go({ view: "pair" });
+  };
 
   const view = () => {
     if (route.view === "chat" && pairing) {
@@ -57,6 +61,7 @@ export function App({ phonebook, update, relay }) {
         pairing=${pairing}
         onBack=${back}
         onSettings=${() => details(pairing)}
+        onPairAgain=${pairAnother}
       />`;
     }
     if (route.view === "details" && pairing) {
@@ -75,7 +80,7 @@ export function App({ phonebook, update, relay }) {
         key=${link.number}
         phonebook=${phonebook}
         reading=${link.reading}
-        onBack=${home}
+        onBack=${wide ? back : home}
         onOpen=${open}
       />`;
     }
@@ -84,7 +89,7 @@ export function App({ phonebook, update, relay }) {
         key=${link.number}
         phonebook=${phonebook}
         trouble=${link.trouble}
-        onBack=${home}
+        onBack=${back}
         onRead=${(/** @type {Reading} */ reading) => show(reading, true)}
       />`;
     }
@@ -117,11 +122,8 @@ export function App({ phonebook, update, relay }) {
           relay=${relay}
           onOpen=${open}
           onDetails=${details}
-          onAdd=${() => {
-            setLink((before) => ({ number: before.number }));
-            go({ view: "pair" }, { replace: wide });
-          }}
-          onSettings=${() => go({ view: "settings" }, { replace: wide })}
+          onAdd=${pairAnother}
+          onSettings=${() => go({ view: "settings" })}
         />
       </div>`
     }

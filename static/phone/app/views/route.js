@@ -30,8 +30,9 @@ export function useRoute() {
   return {
     route,
     go(next, { replace = false } = {}) {
-      const { depth } = entry();
-      const over = replace && depth > 0;
+      const { depth, route: before } = entry();
+      const same = next.view === before.view && next.id === before.id;
+      const over = (replace || same) && depth > 0;
       const state = { route: next, depth: over ? depth : depth + 1 };
       if (over) history.replaceState(state, "", location.pathname);
       else history.pushState(state, "", location.pathname);
