@@ -39,6 +39,10 @@ export class Wire {
     return this.#line?.over === false;
   }
 
+  get #buffered() {
+    return this.#line?.buffered ?? 0;
+  }
+
   /**
    * The relay took us in.
    * @param {import("./line.js").Line} line
@@ -88,13 +92,12 @@ export class Wire {
 
   /** Settles when little enough waits to be written for more. */
   async drain() {
-    while (this.#line && this.pending + this.#line.buffered > HIGH_WATER_BYTES) {
-      await sleep(LOOK_MS);
-    }
+    while (this.live && this.pending + this.#buffered > HIGH_WATER_BYTES) await sleep(LOOK_MS);
   }
 
   /** Settles when what comes may be worked on. */
   async unblock() {
-    while (this.#line && this.#line.buffered > HOLD_BYTES) await sleep(LOOK_MS);
+    // What a dead socket has not written it never will, and says so for ever.
+    while (this.live && this.#buffered > HOLD_BYTES) await sleep(LOOK_MS);
   }
 }
