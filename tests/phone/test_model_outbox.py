@@ -15,6 +15,7 @@ from tests.phone.conftest import OpenContext
 from tests.phone.harness import Faults, ScriptedAgent
 from tests.phone.models import add, ask, bare, open_book, ready, reopened, shrink
 from tests.support.process import RelayProcess, relay_process
+from tests.support.waiting import eventually
 
 SEND = "(texts) => { for (const text of texts) pairing.conversation.send(text); }"
 SAID = "said(pairing.conversation)"
@@ -167,10 +168,16 @@ async def test_an_answer_that_is_cut_off_fails_and_can_be_asked_for_again(
           () => pairing.conversation.messages[1]?.text === "half ")"""
     )
     await agent.stop()
+    await paired.evaluate("until(pairing, () => !pairing.online)")
+    # The agent may come back, and remember all of it. This one remembers nothing.
+    assert await paired.evaluate(SAID) == [
+        ["user", "hello", "sent"],
+        ["agent", "half ", "streaming"],
+    ]
+    await agent.start()
     assert await settled(paired) == [["user", "hello", "done"], ["agent", "half ", "failed"]]
     error = await paired.evaluate("pairing.conversation.messages[1].error")
     assert error == {"name": "ConnectionLost"}
-    await agent.start()
     await paired.evaluate("{ pairing.conversation.retry(pairing.conversation.messages[1]); }")
     assert await settled(paired) == [["user", "hello", "done"], ["agent", "half and half", "done"]]
     assert agent.asked[0].id != agent.asked[1].id
@@ -195,6 +202,114 @@ async def test_an_answer_that_was_coming_when_the_page_was_left_has_failed(
     await reopened(paired)
     assert await settled(paired) == [["user", "hello", "done"], ["agent", "half ", "failed"]]
     assert asked(agent) == ["hello"]
+
+
+class Remembering(ScriptedAgent):
+    """An agent that never ends its first answer, and remembers what the test says.
+
+    `looked` counts how often it was asked what it remembers since it was asked something.
+    """
+
+    def __init__(self, relay: RelayProcess, said: str = "") -> None:
+        super().__init__(relay)
+        self.remembered: list[dict[str, Any]] = []
+        self.came = asyncio.Event()
+        self.looked = 0
+        self.on("chat.history")(self._history)
+        self._said = said
+        self.answers(self._never_ending)
+
+    def remember(self, role: str, text: str) -> None:
+        self.remembered.append({"role": role, "content": text, "timestamp": None})
+
+    async def _history(self, request: Any) -> Any:
+        self.looked += self.came.is_set()
+        return {"messages": self.remembered}
+
+    async def _never_ending(self, message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        self.remember("user", message.text)
+        self.came.set()
+        if self._said:
+            yield self._said
+        await asyncio.Event().wait()
+
+    async def __aenter__(self) -> Remembering:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+async def ask_remembering(page: Page, agent: Remembering) -> None:
+    """Pair, and ask something."""
+    await add(page, agent.url)
+    await ready(page)
+    await page.evaluate("until(pairing.conversation, () => !pairing.conversation.fetching)")
+    await page.evaluate(SEND, ["hello"])
+    await agent.came.wait()
+
+
+async def test_an_answer_that_ends_after_a_reload_is_taken_from_the_agents_memory(
+    open_profile: OpenContext, relay: RelayProcess
+) -> None:
+    async with Remembering(relay) as agent, open_profile() as context:
+        page = await open_book(await bare(context))
+        await ask_remembering(page, agent)
+        await page.evaluate("until(pairing.conversation, () => pairing.conversation.messages[1])")
+        await page.evaluate("book.flush()")
+        await reopened(page)
+        await page.evaluate("pairing.conversation.load()")
+        await eventually(lambda: agent.looked > 0)
+        assert await page.evaluate(SAID) == [["user", "hello", "sent"], ["agent", "", "streaming"]]
+        agent.remember("assistant", "what I said")
+        assert await settled(page) == [["user", "hello", "done"], ["agent", "what I said", "done"]]
+        assert asked(agent) == ["hello"]
+
+
+async def test_an_answer_cut_off_by_a_reload_is_taken_whole_from_the_agents_memory(
+    open_profile: OpenContext, relay: RelayProcess
+) -> None:
+    async with Remembering(relay, "half ") as agent, open_profile() as context:
+        page = await open_book(await bare(context))
+        await ask_remembering(page, agent)
+        await page.evaluate(
+            "until(pairing.conversation, () => pairing.conversation.messages[1]?.text === 'half ')"
+        )
+        await page.evaluate("book.flush()")
+        await reopened(page)
+        await page.evaluate("pairing.conversation.load()")
+        await eventually(lambda: agent.looked > 0)
+        assert (await page.evaluate(SAID))[1] == ["agent", "half ", "streaming"]
+        agent.remember("assistant", "half and half")
+        assert (await settled(page))[1] == ["agent", "half and half", "done"]
+
+
+async def test_an_answer_that_the_agent_does_not_remember_fails_after_five_minutes(
+    open_profile: OpenContext, relay: RelayProcess
+) -> None:
+    async with Remembering(relay, "half ") as agent, open_profile() as context:
+        page = await open_book(await bare(context))
+        await ask_remembering(page, agent)
+        # The times between two askings, which pass faster here.
+        await page.evaluate(
+            """() => {
+              const paces = [1, 2, 4, 8, 16, 30].map((seconds) => seconds * 1000);
+              globalThis.waited = 0;
+              const later = setTimeout;
+              globalThis.setTimeout = (work, time) => {
+                const [, , caller] = new Error().stack.split("\\n");
+                const pace = paces.includes(time) && caller.includes("recall.js");
+                if (pace) waited += time;
+                return later(work, pace ? 1 : time);
+              };
+            }"""
+        )
+        await agent.stop()
+        await page.evaluate("until(pairing, () => !pairing.online)")
+        await agent.start()
+        assert await settled(page) == [["user", "hello", "done"], ["agent", "half ", "failed"]]
+        assert 240_000 < await page.evaluate("waited") < 360_000
 
 
 async def test_a_question_without_an_answer_is_asked_again_and_never_twice(
@@ -241,7 +356,7 @@ async def test_a_question_without_an_answer_is_asked_again_and_never_twice(
         await agent.stop()
 
 
-async def test_an_answer_that_nobody_remembers_is_told_to_be_lost(
+async def test_an_answer_is_lost_at_once_where_the_agent_remembers_nothing(
     paired: Page, agent: ScriptedAgent
 ) -> None:
     came = asyncio.Event()
@@ -324,7 +439,6 @@ async def test_the_relay_restarts_while_an_answer_comes(
                       () => pairing.conversation.messages[1]?.text === "half ")"""
                 )
                 relay.terminate()
-                assert (await settled(page))[1] == ["agent", "half ", "failed"]
                 banner = await page.evaluate(
                     "until(pairing, () => pairing.banner?.until).then(() => pairing.banner)"
                 )
@@ -333,7 +447,9 @@ async def test_the_relay_restarts_while_an_answer_comes(
                 await page.evaluate(SEND, ["still there?"])
                 relay.start()
                 await page.evaluate("pairing.now()")
-                assert (await settled(page))[-1] == ["agent", "half and half", "done"]
+                said = await settled(page)
+                assert said[1] == ["agent", "half ", "failed"]
+                assert said[-1] == ["agent", "half and half", "done"]
         finally:
             await agent.stop()
 

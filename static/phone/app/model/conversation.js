@@ -380,10 +380,11 @@ export class Conversation extends EventTarget {
     const { outbox, version } = this.#pairing;
     for (const message of unsettled.filter(({ role }) => role === "agent")) {
       const question = unsettled.find(({ id }) => id === message.refId);
-      if (message.text) {
+      if (message.text && question) {
+        outbox.recall(this, question, message);
+      } else if (message.text) {
         message.state = "failed";
         message.error = { name: "ConnectionLost" };
-        if (question) question.state = "done";
         this.update(message);
       } else {
         this.remove(message);

@@ -7,8 +7,8 @@ import { AgentError, CoralmuxError, RelayRefused } from "../../core/errors.js";
 
 /**
  * `again`: it goes back to those that wait, under the same id. `pause`: so do all, until a time.
- * `history`: the agent got it before, and may remember its answer. `failed`: the user must decide.
- * @typedef {{kind: "again"} | {kind: "pause", pause: Pause} | {kind: "history"}
+ * `recall`: the agent has it, and may remember its answer. `failed`: the user must decide.
+ * @typedef {{kind: "again"} | {kind: "pause", pause: Pause} | {kind: "recall"}
  *   | {kind: "failed", failure: Failure}} Fate
  */
 
@@ -21,6 +21,9 @@ const RATE_PAUSE = 10_000;
 /** Errors that say that the question did not get there, and that waiting helps. */
 const UNDELIVERED = ["NotConnected", "PeerOffline", "PairingRefused", "Stopped", "StoreError"];
 
+/** Errors that end an answer which the agent may go on with. */
+const CUT_OFF = ["ConnectionLost", "MessageLost", "ReplyIncomplete"];
+
 /**
  * @param {unknown} error
  * @param {{version: 1 | 2, heard: boolean, tries: number, now: number}} facts `heard`: something
@@ -29,12 +32,13 @@ const UNDELIVERED = ["NotConnected", "PeerOffline", "PairingRefused", "Stopped",
  */
 export function fateOf(error, { version, heard, tries, now }) {
   const failed = /** @type {Fate} */ ({ kind: "failed", failure: failureOf(error) });
-  if (heard || !(error instanceof CoralmuxError)) return failed;
+  if (!(error instanceof CoralmuxError)) return failed;
+  if (heard) return CUT_OFF.includes(error.name) ? { kind: "recall" } : failed;
   if (UNDELIVERED.includes(error.name)) return { kind: "again" };
   // Version 2 takes each id once, so that sending again is safe.
   if (error.name === "ConnectionLost") return version === 2 ? { kind: "again" } : failed;
   if (error.name === "MessageLost") return tries < TRIES ? { kind: "again" } : failed;
-  if (error instanceof AgentError && error.code === "DUPLICATE") return { kind: "history" };
+  if (error instanceof AgentError && error.code === "DUPLICATE") return { kind: "recall" };
   if (error instanceof RelayRefused) {
     const pause = pauseOf(error.code, error.retryAfterMs, now);
     if (pause) return { kind: "pause", pause };

@@ -43,14 +43,16 @@ export function merged(entries, here) {
  * The answer to a question, if the agent remembers both.
  * @param {Entry[]} entries oldest first
  * @param {string} question
+ * @param {number} [repeated] how often the same was asked after it
  * @returns {string | null}
  */
-export function answerTo(entries, question) {
-  const asked = entries.findLastIndex(
-    ({ role, content }) => role === "user" && content === question,
+export function answerTo(entries, question, repeated = 0) {
+  const same = entries.flatMap(({ role, content }, index) =>
+    role === "user" && content === question ? [index] : [],
   );
-  const next = asked < 0 ? undefined : entries[asked + 1];
-  return next && roleOf(next.role) === "agent" ? next.content : null;
+  const asked = same.at(-1 - repeated);
+  const next = asked === undefined ? undefined : entries[asked + 1];
+  return next?.content && roleOf(next.role) === "agent" ? next.content : null;
 }
 
 /** @param {string} role */

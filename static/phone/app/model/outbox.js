@@ -8,7 +8,7 @@
 
 import { AttachmentError } from "../../core/errors.js";
 import { failureOf, fateOf } from "./fate.js";
-import { answerTo } from "./history.js";
+import { Recall } from "./recall.js";
 import { scaled } from "./scaling.js";
 
 /** @typedef {import("./message.js").Message} Message */
@@ -24,6 +24,7 @@ import { scaled } from "./scaling.js";
  * @property {Answer} [asking]
  * @property {Message} [answer]
  * @property {boolean} [heard] whether something of its answer came
+ * @property {Recall} [recall] where the agent is asked what it remembers of its answer
  * @property {boolean} [dropped] nobody wants it any more
  */
 
@@ -31,9 +32,6 @@ import { scaled } from "./scaling.js";
 // although it is not: it reads slowly. Doubled each time.
 const UNTAKEN = 1000;
 const UNTAKEN_MAX = 30_000;
-
-// Entries of the agent's memory among which an answer is looked for.
-const MEMORY = 20;
 
 // Milliseconds that a browser's timer can wait.
 const LONGEST = 2 ** 31 - 1;
@@ -43,7 +41,7 @@ export class Outbox {
   pause = null;
   /** @type {Entry[]} those that wait, in order */
   #waiting = [];
-  /** @type {Set<Entry>} those on their way */
+  /** @type {Set<Entry>} those on their way, or with the agent */
   #asking = new Set();
   #running = false;
   /** until when nothing goes out, Unix milliseconds */
@@ -83,9 +81,31 @@ export class Outbox {
     this.run();
   }
 
+  /**
+   * An answer that was cut off when the page was left: the agent may remember all of it.
+   * @param {Conversation} conversation
+   * @param {Message} question
+   * @param {Message} answer
+   */
+  recall(conversation, question, answer) {
+    /** @type {Entry} */
+    const entry = {
+      conversation,
+      question,
+      answer,
+      kept: Promise.resolve(),
+      tries: 0,
+      heard: true,
+    };
+    this.#asking.add(entry);
+    this.#onChange();
+    this.#recall(entry, { name: "ConnectionLost" }, answer.text);
+  }
+
   /** There is a new session: sends what waits, unless a pause keeps it back. */
   wake() {
     if (!this.pause) this.#quiet = 0;
+    for (const { recall } of this.#asking) recall?.ask();
     this.run();
   }
 
@@ -111,6 +131,10 @@ export class Outbox {
   stop(message) {
     const entry = this.#find(message);
     if (!entry) return;
+    if (entry.recall) {
+      this.#end(entry, entry.answer?.text ?? "", "cancelled", []);
+      return;
+    }
     if (entry.asking) {
       entry.asking.cancel();
       return;
@@ -145,7 +169,10 @@ export class Outbox {
   close() {
     clearTimeout(this.#timer);
     this.#waiting = [];
-    for (const entry of this.#asking) entry.dropped = true;
+    for (const entry of this.#asking) {
+      entry.dropped = true;
+      entry.recall?.close();
+    }
     this.#asking.clear();
   }
 
@@ -153,7 +180,7 @@ export class Outbox {
   #next() {
     const phone = this.#phone();
     if (phone?.state.kind !== "ready" || Date.now() < this.#quiet) return undefined;
-    if (phone.version === 1 && this.#asking.size) return undefined;
+    if (phone.version === 1 && [...this.#asking].some(({ recall }) => !recall)) return undefined;
     // Older ones may still be read.
     const [first] = this.#waiting;
     return first?.conversation.loaded ? first : undefined;
@@ -301,18 +328,38 @@ export class Outbox {
       this.#back(entry);
       return;
     }
-    const remembered = fate.kind === "history" ? await this.#remembered(entry) : null;
-    if (entry.dropped) return;
-    if (remembered !== null) {
-      await this.#end(entry, remembered, "done", []);
-      return;
-    }
-    const failure = failureOf(error);
+    const said = error instanceof Error && "text" in error ? String(error.text) : null;
+    const text = said ?? entry.asking?.text ?? "";
+    if (fate.kind === "recall") this.#recall(entry, failureOf(error), text);
+    else await this.#fail(entry, failureOf(error), text);
+  }
+
+  /**
+   * Asks the agent what it remembers of an answer, which is under way meanwhile.
+   * @param {Entry} entry
+   * @param {import("./message.js").Failure} failure where it remembers nothing
+   * @param {string} text what came of it
+   */
+  #recall(entry, failure, text) {
+    const { conversation, question } = entry;
+    entry.answer ??= conversation.begin(question);
+    entry.recall = new Recall(this.#phone, conversation, question, (whole) => {
+      if (whole === null) this.#fail(entry, failure, text);
+      else this.#end(entry, whole, "done", entry.asking?.attachments ?? []);
+    });
+    entry.recall.ask();
+    this.run();
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {import("./message.js").Failure} failure
+   * @param {string} text what came of the answer
+   */
+  async #fail(entry, failure, text) {
     // Once the agent has said something, the failure is its answer's; before, the question's.
-    if (heard || failure.name === "AgentError") {
-      const whole = error instanceof Error && "text" in error ? String(error.text) : null;
-      const { text = "", attachments = [] } = entry.asking ?? {};
-      await this.#end(entry, whole ?? text, "failed", attachments, failure);
+    if (entry.heard || failure.name === "AgentError") {
+      await this.#end(entry, text, "failed", entry.asking?.attachments ?? [], failure);
       return;
     }
     const { conversation, question, answer } = entry;
@@ -340,21 +387,6 @@ export class Outbox {
     entry.kept = conversation.update(question);
     this.#wait(entry);
     this.run();
-  }
-
-  /**
-   * The answer to a question that the agent got before, if it remembers that.
-   * @param {Entry} entry
-   * @returns {Promise<string | null>}
-   */
-  async #remembered({ conversation, question }) {
-    try {
-      const { agentId } = conversation;
-      const entries = await this.#phone()?.history({ agentId, limit: MEMORY });
-      return answerTo(entries ?? [], question.text);
-    } catch {
-      return null;
-    }
   }
 
   /**
@@ -395,6 +427,7 @@ export class Outbox {
   /** @param {Entry} entry */
   #forget(entry) {
     entry.dropped = true;
+    entry.recall?.close();
     this.#asking.delete(entry);
     this.#waiting = this.#waiting.filter((other) => other !== entry);
     this.#onChange();
