@@ -40,8 +40,8 @@ const NOT_DELIVERED = [RelayRefused, PeerOffline, MessageLost];
 
 /**
  * Iterate over it for the deltas, or await `finished`; or listen to its events, each with a
- * `detail`: "sent" {}, the question is on its way; "delta" {delta, text}, "tool" {tool, status}, "progress" {name, received, total}, a
- * file of the answer on its way.
+ * `detail`: "sent" {}, the question is on its way; "delta" {delta, text}; "tool" {tool, status};
+ * "progress" {name, received, total}, a file of the answer on its way.
  *
  * The question goes out by itself. When the answer has ended, `text` is the whole of it,
  * `attachments` are the files that came with it, `usage` is what the agent says it took, and
@@ -217,7 +217,7 @@ export class Answer extends EventTarget {
       throw error;
     } finally {
       exchanges.close(waiting);
-      if (overdue) turns.abandon(waiting, { overdue });
+      if (waiting.unanswered) turns.abandon(waiting, { overdue });
     }
   }
 
@@ -228,8 +228,10 @@ export class Answer extends EventTarget {
     for (;;) {
       const { type, payload } = await this.#next(waiting);
       if (type === "chat.tool_status") {
+        // It comes in the clear in version 1. An answer is no worse without it.
+        const { tool } = payload;
         const status = STATUSES.includes(payload.status) ? payload.status : "running";
-        this.#dispatch("tool", { tool: text(payload.tool), status });
+        if (typeof tool === "string") this.#dispatch("tool", { tool, status });
       } else if (type === "chat.stream") {
         const { delta, seq = 0 } = payload;
         text(delta);

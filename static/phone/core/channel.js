@@ -55,6 +55,7 @@ import { Wire } from "./wire.js";
  * @property {string} name
  * @property {string} version
  * @property {import("./memory.js").Store} [store]
+ * @property {1 | 2} [atLeast] the oldest version that it may speak
  * @property {import("./crypto.js").CryptoProvider} crypto
  * @property {typeof globalThis.WebSocket} WebSocket
  * @property {Partial<import("./backoff.js").Timers>} [timers]
@@ -132,7 +133,7 @@ export class Channel {
   /** 2 with a secret, 1 by token alone. */
   get version() {
     if (this.#machine) return this.#machine instanceof PhoneSession ? 2 : 1;
-    return this.#link.secret ? 2 : 1;
+    return this.#link.secret || this.#options.atLeast === 2 ? 2 : 1;
   }
 
   get running() {
@@ -169,9 +170,15 @@ export class Channel {
   }
 
   async #load() {
-    const { name, version, crypto } = this.#options;
+    const { name, version, crypto, atLeast } = this.#options;
     await this.#memory.load(this.#link, crypto);
     const { secrets } = this.#memory;
+    if (!secrets && atLeast === 2) {
+      throw new StoreError(
+        "The secret of this pairing is not here any more, and without it nothing is sent. Pair " +
+          "again with a new link.",
+      );
+    }
     const identity = { name, version, caps: CAPS };
     const { token } = this.#link;
     this.#machine = secrets

@@ -176,7 +176,7 @@ export class AttachmentError extends CoralmuxError {
   }
 }
 
-/** What is kept cannot be read or written; nothing was overwritten. */
+/** What is kept cannot be read or written, or is gone; nothing was overwritten. */
 export class StoreError extends CoralmuxError {
   name = "StoreError";
 }

@@ -19,7 +19,7 @@
  * hostile relay can read and write everything. Neither type, order nor direction is bound to a
  * ciphertext. `peer.verified` is therefore false, always.
  *
- * Source: PROTOCOL.md, "Encryption, version 1"; RFC 7748 (X25519), RFC 5869 (HKDF).
+ * Source: PROTOCOL.md, "End-to-end encryption, version 1"; RFC 7748 (X25519), RFC 5869 (HKDF).
  */
 
 import * as base64 from "./base64.js";

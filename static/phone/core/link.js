@@ -5,7 +5,7 @@
  *     coralmux://pair?relay=...&token=...#psk=...    for programs
  *     openclaw://pair?token=...&relay=...            the field's, without a secret
  *
- * See PROTOCOL.md, section 3. A server never sees what stands behind the `#` of a link, and that
+ * See PROTOCOL.md, "Links". A server never sees what stands behind the `#` of a link, and that
  * is the only place where the secret may stand. Everything here is strict where two readers could
  * understand a link differently (tests/vectors/links.json), and no error repeats anything of the
  * link it is about.

@@ -28,7 +28,6 @@ import { hexadecimal } from "./inbox.js";
  * @typedef {object} Store
  * @property {(id: string) => Promise<PairingState | null>} load
  * @property {(id: string, state: PairingState) => Promise<void>} save
- * @property {(id: string) => Promise<void>} forget no error where there is nothing
  */
 
 // Milliseconds until ids that were seen are written down.
@@ -54,11 +53,6 @@ export class MemoryStore {
    */
   async save(id, state) {
     this.#states.set(id, { ...state, seen: [...state.seen] });
-  }
-
-  /** @param {string} id */
-  async forget(id) {
-    this.#states.delete(id);
   }
 }
 

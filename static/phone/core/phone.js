@@ -54,6 +54,8 @@ import { TimedOut, within } from "./waiting.js";
  * @property {string} [name] what the agent is told, as who asks
  * @property {import("./memory.js").Store} [store] keeps the pairing's secret; without one the
  *   secret that the agent hands over is lost with this object, and a new link is needed then
+ * @property {1 | 2} [atLeast] 2 for a pairing that has had a secret: where neither the link nor
+ *   the store has it, that is a StoreError, and nothing goes out in the clear by version 1
  * @property {import("./crypto.js").CryptoProvider} [crypto]
  * @property {typeof globalThis.WebSocket} [WebSocket]
  * @property {Partial<import("./backoff.js").Timers>} [timers]
@@ -105,6 +107,7 @@ export class Phone extends Queries {
     {
       name = "Phone",
       store,
+      atLeast = 1,
       crypto = webCrypto,
       WebSocket = globalThis.WebSocket,
       timers,
@@ -117,6 +120,7 @@ export class Phone extends Queries {
       name,
       version,
       store,
+      atLeast,
       crypto,
       WebSocket,
       timers,

@@ -1,7 +1,8 @@
 /**
  * The records of one version 2 session: sealed messages with a counter.
  *
- * On the wire a record is the payload of an envelope (PROTOCOL.md, "Encryption, version 2"):
+ * On the wire a record is the payload of an envelope (PROTOCOL.md, "End-to-end encryption,
+ * version 2"):
  *
  *     {"enc":true,"v":2,"hs":"<22 characters>","n":<counter>,"ciphertext":"<base64>"}
  *

@@ -20,7 +20,8 @@ import { PairingRefused, Stopped, StoreError } from "./errors.js";
  * - revoked, unauthorized: the relay does not take the token; nothing helps but a new pairing
  * - refused: the agent does not take the pairing's secret, or does not answer (`failure`); it is
  *   tried again every minute, and by `reconnect`
- * - storage: the store failed, so a new secret could not be kept; `connect` tries again
+ * - storage: the store failed, so a new secret could not be kept, or has lost the old one;
+ *   `connect` tries again
  *
  * @typedef {object} State
  * @property {Kind} kind

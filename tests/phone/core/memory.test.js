@@ -62,7 +62,7 @@ test("what a store says that fails is told without its words", async () => {
   const failing = async () => {
     throw new Error("a secret");
   };
-  const memory = new Memory({ load: failing, save: failing, forget: failing });
+  const memory = new Memory({ load: failing, save: failing });
   await assert.rejects(memory.load(link(1), webCrypto), (error) => {
     assert.equal(error.name, "StoreError");
     assert.doesNotMatch(error.message, /a secret/);
