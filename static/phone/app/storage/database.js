@@ -231,7 +231,6 @@ export class Storage {
         if (secrets) entries.push([`secrets:${id}`, secrets]);
         await this.#putAll(id, entries);
       },
-      forget: async () => await this.wipe(id),
     };
   }
 
