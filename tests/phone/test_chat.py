@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import unicodedata
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -159,6 +160,30 @@ async def test_a_failure_is_told_in_words_and_asked_again(page: Page, agent: Scr
     await expect(page.locator(".failure")).to_have_count(0)
     assert [message.text for message in agent.asked] == ["Search", "Search"]
     await expect(page.locator(".message")).to_have_count(2)
+
+
+async def test_a_failure_that_the_page_has_words_for_is_told_in_its_language(
+    open_profile: OpenContext,
+) -> None:
+    async with open_profile(**{**PHONE, "locale": "ko-KR"}) as context:
+        page = await context.new_page()
+        await page.goto("/phone")
+        await expect(page.get_by_role("button").first).to_be_visible()
+        words = """async (failures) => {
+          const main = document.querySelector("script[type=module]").src;
+          const { failureText } = await import(new URL("views/failures.js", main).href);
+          return failures.map((failure) => failureText(failure));
+        }"""
+        codes = ["DUPLICATE", "UNSUPPORTED", "BACKEND_ERROR", "ITS_OWN"]
+        told = [{"name": "AgentError", "code": code, "text": "English."} for code in codes]
+        assert await page.evaluate(words, [*told, {"name": "PeerOffline"}, {"name": "Error"}]) == [
+            "에이전트가 이미 받은 메시지예요. 다시 물어봐 주세요.",
+            "에이전트가 지원하지 않는 기능이에요.",
+            "English.",
+            "English.",
+            "에이전트가 오프라인이에요. 돌아오면 다시 시도해 주세요.",
+            "문제가 생겼어요. 다시 시도해 주세요.",
+        ]
 
 
 async def long_press(page: Page, selector: str, *, wobble: int = 0) -> None:
@@ -329,6 +354,28 @@ async def test_older_messages_come_in_above_without_moving_what_is_read(
     moves = await page.evaluate("moves")
     assert moves
     assert max(moves) <= 4, moves
+
+
+async def test_search_marks_letters_that_are_written_in_parts(
+    desktop: Page, agent: ScriptedAgent
+) -> None:
+    # As some input methods and file systems write them: a letter and its accent, syllables in jamo.
+    parts = unicodedata.normalize("NFD", "İn the café they say 안녕하세요, twice: CAFÉ")
+    agent.answers(lambda message: parts)
+    await pair(desktop, agent)
+    await say(desktop, "Go")
+    await over(desktop)
+    await desktop.get_by_role("button", name="Search").click()
+    field = desktop.get_by_role("searchbox", name="Search in this conversation")
+    marked = """async (wanted) => {
+      const found = () => [...(CSS.highlights.get("found-current") ?? [])]
+        .map((range) => String(range).normalize());
+      while (String(found()) !== wanted) await new Promise(requestAnimationFrame);
+    }"""
+    for text, finds in (("café", "café,CAFÉ"), ("녕하", "녕하")):
+        await field.fill(text)
+        await expect(desktop.locator(".search-count")).to_have_text("1 of 1")
+        await asyncio.wait_for(desktop.evaluate(marked, finds), SOON / 1000)
 
 
 async def test_search_finds_marks_and_goes_from_one_find_to_the_next(

@@ -8,6 +8,11 @@ import { day, t, time } from "../i18n.js";
 // A connection that is there within this time needs no words.
 const PATIENCE = 800;
 const QUICK = new Set(["connecting", "reconnecting"]);
+// The words of those that go on by themselves within seconds.
+const COUNTED = /** @type {const} */ ({
+  reconnecting: "banner.reconnectingIn",
+  "rate-limit": "banner.rateLimitIn",
+});
 
 /**
  * @param {object} props
@@ -31,10 +36,7 @@ export function Banner({ pairing, onPairAgain }) {
   return html`<div class=${`banner ${shown ? `shown ${shown.kind}` : ""}`} role="status">
     ${
       shown &&
-      html`<p>
-          <span class="visually-hidden">${t(`banner.${shown.kind}`)}</span>
-          <${Words} banner=${shown} />
-        </p>
+      html`<p><${Words} banner=${shown} /></p>
         ${
           shown.action &&
           html`<button type="button" class="banner-button" onClick=${act[shown.action]}>
@@ -46,25 +48,18 @@ export function Banner({ pairing, onPairAgain }) {
 }
 
 /**
- * What is seen: it may count down, which nobody wants to be read each second.
+ * What is seen may count down, which nobody wants to be read each second.
  *
  * @param {{banner: Model}} props
  */
-function Words({ banner }) {
-  const seconds = useSeconds(banner.until);
-  return html`<span aria-hidden="true">${words(banner, seconds)}</span>`;
-}
-
-/**
- * @param {Model} banner
- * @param {number} seconds until `banner.until`
- */
-function words({ kind, until }, seconds) {
-  if (kind === "reconnecting" && seconds > 0) return t("banner.reconnectingIn", { seconds });
-  if (kind === "rate-limit" && seconds > 0) return t("banner.rateLimitIn", { seconds });
+function Words({ banner: { kind, until } }) {
+  const counted = COUNTED[/** @type {keyof typeof COUNTED} */ (kind)];
+  const seconds = useSeconds(counted && until);
   if (kind === "quota" && until)
     return t("banner.quotaUntil", { when: `${day(until)}, ${time(until)}` });
-  return t(`banner.${kind}`);
+  if (!counted || !seconds) return t(`banner.${kind}`);
+  return html`<span class="visually-hidden">${t(`banner.${kind}`)}</span>
+    <span aria-hidden="true">${t(counted, { seconds })}</span>`;
 }
 
 /**

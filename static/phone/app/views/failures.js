@@ -26,10 +26,10 @@ const KNOWN = /** @type {const} */ ([
 
 /**
  * @param {import("../model/message.js").Failure} failure
- * @returns {string} the agent's own words where it has some
+ * @returns {string} the agent's own words only where the page has none for its code
  */
 export function failureText({ name, code, text }) {
-  if (text) return text;
-  const known = KNOWN.find((word) => word === code) ?? KNOWN.find((word) => word === name);
-  return t(known ? `chat.failed.${known}` : "chat.failed.other");
+  const known = KNOWN.find((word) => word === code);
+  if (!known && text) return text;
+  return t(`chat.failed.${known ?? KNOWN.find((word) => word === name) ?? "other"}`);
 }

@@ -179,10 +179,8 @@ function rangesIn(element, text) {
     nodes.push({ node: /** @type {Text} */ (node), start: whole.length });
     whole += node.nodeValue ?? "";
   }
-  const lower = whole.toLocaleLowerCase();
-  // A letter whose small form is longer would shift all that follows.
-  const haystack = lower.length === whole.length ? lower : whole;
-  const needle = text.toLocaleLowerCase();
+  const { text: haystack, starts, ends } = folded(whole);
+  const needle = folded(text).text;
   const ranges = [];
   for (
     let at = haystack.indexOf(needle);
@@ -190,12 +188,42 @@ function rangesIn(element, text) {
     at = haystack.indexOf(needle, at + needle.length)
   ) {
     const range = document.createRange();
-    const from = nodes.findLast(({ start }) => start <= at);
-    const to = nodes.findLast(({ start }) => start < at + needle.length);
+    const last = at + needle.length - 1;
+    const first = starts ? starts[at] : at;
+    const end = ends ? ends[last] : last + 1;
+    const from = nodes.findLast(({ start }) => start <= first);
+    const to = nodes.findLast(({ start }) => start < end);
     if (!from || !to) break;
-    range.setStart(from.node, at - from.start);
-    range.setEnd(to.node, at + needle.length - to.start);
+    range.setStart(from.node, first - from.start);
+    range.setEnd(to.node, end - to.start);
     ranges.push(range);
   }
   return ranges;
+}
+
+/**
+ * A text as it is compared: composed and in small letters.
+ *
+ * @param {string} text
+ * @returns {{text: string, starts?: number[], ends?: number[]}} where each place's letter begins
+ *   and ends in `text` as it came; left out where all of them stand where they stood
+ */
+function folded(text) {
+  const composed = text.normalize("NFC");
+  const lower = composed.toLocaleLowerCase();
+  if (composed === text && lower.length === text.length) return { text: lower };
+  let whole = "";
+  /** @type {number[]} */
+  const starts = [];
+  /** @type {number[]} */
+  const ends = [];
+  for (const { segment, index } of new Intl.Segmenter().segment(text)) {
+    const letter = segment.normalize("NFC").toLocaleLowerCase();
+    whole += letter;
+    for (let count = 0; count < letter.length; count += 1) {
+      starts.push(index);
+      ends.push(index + segment.length);
+    }
+  }
+  return { text: whole, starts, ends };
 }
