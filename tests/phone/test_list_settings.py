@@ -39,6 +39,15 @@ OVERFLOW = """
   .map((element) => element.className)
 """
 
+# From here on, nothing that is renamed can be kept.
+BROKEN_RENAME = """
+async () => {
+  const main = document.querySelector('script[src$="app/main.js"]').src;
+  const { Pairing } = await import(new URL("model/pairing.js", main).href);
+  Pairing.prototype.rename = () => Promise.reject(new Error("broken"));
+}
+"""
+
 
 def button(page: Page, name: str) -> Locator:
     return page.get_by_role("button", name=name, exact=True)
@@ -89,6 +98,42 @@ async def test_a_row_says_who_is_there_what_was_said_and_what_is_unread(
     await expect(marvin).not_to_contain_text("unread")
     await agent.stop()
     await expect(marvin).to_contain_text("offline", timeout=SOON)
+
+
+async def test_a_row_uses_its_whole_width_and_keeps_its_side_for_any_script(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay, name="مساعد المطبخ")
+    agent.answers(lambda _: "a long answer " * 9)
+    await agent.start()
+    await pair(page, agent)
+    await say(page, "Hello")
+    await expect(page.get_by_text("a long answer").first).to_be_visible(timeout=SOON)
+    await to_list(page)
+    listed = row(page, "مساعد")
+    await expect(listed).to_contain_text("a long answer", timeout=SOON)
+    avatar, name, text, time = [
+        await listed.locator(part).evaluate("(element) => element.getBoundingClientRect().toJSON()")
+        for part in (".row-avatar", ".row-name bdi", ".row-text", ".row-time")
+    ]
+    assert avatar["right"] < name["left"] == text["left"] < avatar["right"] + 20
+    assert text["right"] >= time["right"] - 1
+    await agent.stop()
+
+
+async def test_a_name_that_cannot_be_kept_is_told_in_the_dialog(
+    paired_page: Page, agent: ScriptedAgent
+) -> None:
+    page = paired_page
+    await to_list(page)
+    await choose(page, "Agent", "Rename")
+    await page.evaluate(BROKEN_RENAME)
+    await page.get_by_role("textbox", name="Name").fill("Kitchen")
+    await button(page, "Save").click()
+    await expect(page.get_by_role("alert")).to_contain_text("could not be kept")
+    await expect(page.get_by_role("textbox", name="Name")).to_have_value("Kitchen")
+    await button(page, "Cancel").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 async def test_an_answer_that_comes_behind_one_s_back_is_counted(
@@ -168,9 +213,9 @@ async def test_details_say_what_a_pairing_is_and_uses(page: Page, relay: RelayPr
     ):
         await expect(facts.get_by_role("definition").filter(has_text=text)).to_be_visible()
     today = page.get_by_role("meter", name="Today")
-    await expect(today).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 500 MB$"))
+    await expect(today).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 524 MB$"))
     month = page.get_by_role("meter", name="This month")
-    await expect(month).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 10 GB$"))
+    await expect(month).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 11 GB$"))
     await expect(page.get_by_text("Starts anew")).to_have_count(2)
     await agent.stop()
 

@@ -86,7 +86,10 @@ async def test_a_link_is_named_and_nothing_is_connected_before_a_yes(
     await page.goto(agent.url)
     await expect(heading(page, "Connect to this agent?")).to_be_visible()
     await expect(page.get_by_role("definition").first).to_have_text(f"127.0.0.1:{relay.port}")
-    await expect(page.get_by_text("Verified by the link")).to_be_visible()
+    # Nothing is proved before there is a handshake, and the link holds no name.
+    await expect(page.get_by_text("Checked when you connect")).to_be_visible()
+    await expect(page.get_by_text("It tells its name once it is connected")).to_be_visible()
+    await expect(page.get_by_text("verified", exact=False)).to_have_count(0)
     await button(page, "Not now").click()
     await expect(heading(page, "Talk to your own AI")).to_be_visible()
     await page.reload()
@@ -120,6 +123,22 @@ async def test_a_link_can_be_pasted(page: Page, agent: ScriptedAgent) -> None:
     await expect(button(page, "Open chat")).to_be_enabled(timeout=SOON)
 
 
+async def test_the_first_link_of_a_pasted_text_is_taken(page: Page, agent: ScriptedAgent) -> None:
+    await paste(page, f"Open this: {agent.url}. Or, in a terminal: {agent.link.uri()}")
+    await button(page, "Connect").click()
+    await expect(heading(page, "Connected to Agent, verified")).to_be_visible(timeout=SOON)
+
+
+async def test_half_a_link_is_never_taken_for_one_without_a_secret(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    before, after = agent.url.split("&psk=")
+    # A field of one line makes nothing of line breaks; spaces come from mail programs.
+    await paste(page, f"Open this: {before} &psk={after}")
+    await expect(page.get_by_role("alert")).to_contain_text("The link is not complete")
+    await expect(button(page, "Connect")).to_have_count(0)
+
+
 async def test_a_picture_of_the_code_is_read(page: Page, agent: ScriptedAgent) -> None:
     picture = io.BytesIO()
     segno.make(agent.url).save(picture, kind="png", scale=9, border=4)
@@ -147,6 +166,23 @@ async def test_a_link_that_is_known_changes_nothing_and_opens_its_chat(
     await button(page, "Open chat").click()
     await say(page, "Still you?")
     await expect(page.get_by_text("You said: Still you?")).to_be_visible(timeout=SOON)
+
+
+async def test_a_link_of_a_pairing_that_has_ended_asks_to_forget_that_first(
+    page: Page, agent: ScriptedAgent, relay: RelayProcess
+) -> None:
+    await pair(page, agent)
+    await revoke(relay, agent)
+    await expect(button(page, "Pair again")).to_be_visible()
+    await page.goto("about:blank")
+    await page.goto(agent.url)
+    await expect(heading(page, "The pairing with Agent has ended")).to_be_visible(timeout=SOON)
+    await expect(page.get_by_text("Forget it first")).to_be_visible()
+    await expect(button(page, "Connect")).to_have_count(0)
+    await button(page, "Forget Agent").click()
+    await button(page, "Forget").click()
+    await expect(heading(page, "Connect to this agent?")).to_be_visible()
+    await expect(button(page, "Connect")).to_be_visible()
 
 
 @pytest.mark.parametrize("options", [PHONE, DESKTOP], ids=["phone", "desktop"])

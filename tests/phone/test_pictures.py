@@ -161,7 +161,7 @@ async def test_a_picture_that_is_too_large_is_told_and_made_smaller(
 ) -> None:
     await pair(page, agent)
     assert await page.evaluate(PHOTOGRAPH) > LIMIT
-    await expect(page.get_by_role("alert")).to_contain_text("up to 4.8 MB can be sent")
+    await expect(page.get_by_role("alert")).to_contain_text("up to 5 MB can be sent")
     send = page.get_by_role("button", name="Send", exact=True)
     await expect(send).to_be_disabled()
     await screens(page, "composer-too-large")
@@ -231,6 +231,17 @@ async def test_pictures_of_an_answer_are_opened_large_and_saved(
     await page.keyboard.press("Escape")
     await expect(viewer).to_have_count(0)
     await expect(page.get_by_role("button", name="Open picture reef.png")).to_be_focused()
+
+    # Back leaves the picture, not the chat.
+    await page.get_by_role("button", name="Open picture map.png").click()
+    await expect(viewer).to_be_visible()
+    await page.evaluate("history.back()")
+    await expect(viewer).to_have_count(0)
+    await expect(message).to_be_visible()
+    await page.get_by_role("button", name="Open picture map.png").click()
+    await viewer.get_by_role("button", name="Close").click()
+    await expect(viewer).to_have_count(0)
+    assert await page.evaluate("[history.state.route.view, history.state.viewer]") == ["chat", None]
 
     # They are there when the page comes back.
     await page.reload()

@@ -204,7 +204,7 @@ function daysBetween(at, now) {
 }
 
 /**
- * A size as people read it, such as "4.8 MB": multiples of 1,024, as the relay counts its quotas.
+ * A size as people read it, such as "4.8 MB": one of 1,000 kB.
  *
  * @param {number} count bytes
  */
@@ -212,8 +212,8 @@ export function bytes(count) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   let step = 0;
   let value = count;
-  while (value >= 1024 && step < units.length - 1) {
-    value /= 1024;
+  while (value >= 1000 && step < units.length - 1) {
+    value /= 1000;
     step += 1;
   }
   const unit = units[step];

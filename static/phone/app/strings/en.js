@@ -19,6 +19,8 @@ export const en = {
   "app.copy": "Copy",
   "app.copied": "Copied",
   "app.save": "Save",
+  "app.keepFailed":
+    "This could not be kept. Free some space, or close other tabs of this page, and try again.",
   "app.choose": "Choose an agent to talk to.",
   "app.newVersion": "A new version is ready.",
   "app.update": "Update",
@@ -95,12 +97,14 @@ export const en = {
   "confirm.text":
     "The link leads to an agent at this relay. Connect only if you made the link yourself, or trust who gave it to you.",
   "confirm.relay": "Relay",
+  "confirm.agent": "Agent",
+  "confirm.noName": "It tells its name once it is connected: the link holds none.",
   "confirm.security": "Security",
   "confirm.verified": "Verified",
   "confirm.notVerified": "Not verified",
-  "confirm.willVerify": "Verified by the link",
+  "confirm.willVerify": "Checked when you connect",
   "confirm.verifiedText":
-    "The link holds a secret that the relay never sees. With it your agent and this browser prove to each other who they are.",
+    "The link holds a secret that the relay never sees. With it your agent and this browser are to prove to each other who they are; if that fails, nothing is sent.",
   "confirm.notVerifiedText":
     "The link holds no secret. Messages are encrypted, but nothing proves that no one sits in between: whoever runs the relay could read along.",
   "confirm.connect": "Connect",
@@ -113,6 +117,10 @@ export const en = {
   "confirm.knownTitle": "You have this agent already",
   "confirm.knownText":
     "The link belongs to {name}, which is paired with this browser. Nothing was changed.",
+  "confirm.endedTitle": "The pairing with {name} has ended",
+  "confirm.endedText":
+    "This link belongs to {name}, whose pairing is kept in this browser and no longer works. Forget it first; then you are asked about the link.",
+  "confirm.forget": "Forget {name}",
   "confirm.open": "Open chat",
   "confirm.elsewhereTitle": "The link belongs to another relay",
   "confirm.elsewhereText":
@@ -233,6 +241,7 @@ export const en = {
     one: "Jump to the newest message, {count} unread",
     other: "Jump to the newest message, {count} unread",
   },
+  "chat.wordless": "No words came.",
   "chat.thinking": "{name} is thinking",
   "chat.toolRunning": "{tool}…",
   "chat.toolDone": "{tool}: done",
@@ -246,6 +255,8 @@ export const en = {
   "chat.askAgain": "Ask again",
   "chat.copyMessage": "Copy message",
   "chat.delete": "Delete",
+  "chat.deleteTitle": "Delete this message?",
+  "chat.deleteText": "It is deleted on this device. The agent may remember it.",
   "chat.actions": "Message actions",
   "chat.code": "Code",
   "chat.codeIn": "Code, {language}",

@@ -15,6 +15,7 @@ export const ko = {
   "app.copy": "복사",
   "app.copied": "복사했어요",
   "app.save": "저장",
+  "app.keepFailed": "저장하지 못했어요. 공간을 비우거나 다른 탭을 닫고 다시 해 주세요.",
   "app.choose": "대화할 에이전트를 골라 주세요.",
   "app.newVersion": "새 버전이 준비됐어요.",
   "app.update": "업데이트",
@@ -90,12 +91,14 @@ export const ko = {
   "confirm.text":
     "이 링크는 아래 릴레이에 있는 에이전트로 이어져요. 직접 만들었거나 믿을 수 있는 사람에게 받은 링크일 때만 연결해 주세요.",
   "confirm.relay": "릴레이",
+  "confirm.agent": "에이전트",
+  "confirm.noName": "링크에는 이름이 없어요. 연결되면 이름이 보여요.",
   "confirm.security": "보안",
   "confirm.verified": "확인됨",
   "confirm.notVerified": "확인되지 않음",
-  "confirm.willVerify": "링크로 확인",
+  "confirm.willVerify": "연결할 때 확인해요",
   "confirm.verifiedText":
-    "링크에는 릴레이가 볼 수 없는 비밀 값이 있어요. 이것으로 에이전트와 이 브라우저가 서로를 확인해요.",
+    "링크에는 릴레이가 볼 수 없는 비밀 값이 있어요. 연결할 때 에이전트와 이 브라우저가 이것으로 서로를 확인하고, 확인하지 못하면 아무것도 보내지 않아요.",
   "confirm.notVerifiedText":
     "링크에 비밀 값이 없어요. 메시지는 암호화되지만 중간에 아무도 없다는 보장이 없어서, 릴레이 운영자가 내용을 볼 수도 있어요.",
   "confirm.connect": "연결",
@@ -107,6 +110,10 @@ export const ko = {
     "{host} 운영자는 양쪽이 제대로 암호화한 메시지를 읽을 수 없지만, 메시지를 빼내는 다른 페이지를 보여 줄 수는 있어요. 브라우저 설정으로는 막을 수 없어요. 운영자를 믿기 어렵다면 터미널용 프로그램(coralmux-phone)을 쓰거나, 직접 운영하는 서버에서 이 페이지를 여세요(coralmux-agent pair --phone-url).",
   "confirm.knownTitle": "이미 연결된 에이전트예요",
   "confirm.knownText": "이 링크는 이 브라우저에 이미 연결된 {name}의 것이에요. 바뀐 것은 없어요.",
+  "confirm.endedTitle": "{name} 연결이 끝났어요",
+  "confirm.endedText":
+    "이 링크는 {name}의 것이에요. 이 브라우저에 있는 {name} 연결은 더 이상 쓸 수 없어요. 먼저 삭제해 주세요. 그다음 이 링크로 연결할지 물어볼게요.",
+  "confirm.forget": "{name} 연결 삭제",
   "confirm.open": "대화 열기",
   "confirm.elsewhereTitle": "다른 릴레이의 링크예요",
   "confirm.elsewhereText":
@@ -222,6 +229,7 @@ export const ko = {
   "chat.fetching": "이전 대화를 에이전트에게 묻는 중…",
   "chat.newest": "최신 메시지로 이동",
   "chat.newestUnread": { other: "최신 메시지로 이동, 안 읽은 메시지 {count}개" },
+  "chat.wordless": "답변에 내용이 없어요.",
   "chat.thinking": "{name}이(가) 생각하는 중",
   "chat.toolRunning": "{tool}…",
   "chat.toolDone": "{tool}: 완료",
@@ -235,6 +243,8 @@ export const ko = {
   "chat.askAgain": "다시 묻기",
   "chat.copyMessage": "메시지 복사",
   "chat.delete": "삭제",
+  "chat.deleteTitle": "이 메시지를 삭제할까요?",
+  "chat.deleteText": "이 기기에서 삭제돼요. 에이전트는 기억하고 있을 수 있어요.",
   "chat.actions": "메시지 작업",
   "chat.code": "코드",
   "chat.codeIn": "코드, {language}",

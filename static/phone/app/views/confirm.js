@@ -46,8 +46,11 @@ const REFUSED = /** @type {Record<string, Key>} */ ({
  * @param {(pairing: Pairing) => void} props.onOpen
  */
 export function Confirm({ phonebook, reading, onBack, onOpen }) {
+  useModel(phonebook);
   const [pairing, setPairing] = useState(/** @type {Pairing | null} */ (null));
-  const { known, elsewhere } = reading;
+  const { elsewhere } = reading;
+  // Once it is forgotten, the link is like any other.
+  const known = reading.known && phonebook.get(reading.known.id);
   const shown = pairing
     ? html`<${Progress} pairing=${pairing} onBack=${onBack} onOpen=${onOpen} />`
     : known
@@ -90,12 +93,20 @@ function Question({ phonebook, link, onPaired, onBack }) {
     <dl class="card facts">
       <div>
         <dt>${t("confirm.relay")}</dt>
-        <dd dir="ltr">${link.host}</dd>
+        <dd><span dir="ltr">${link.host}</span></dd>
+      </div>
+      <div>
+        <dt>${t("confirm.agent")}</dt>
+        <dd>${t("confirm.noName")}</dd>
       </div>
       <div>
         <dt>${t("confirm.security")}</dt>
         <dd>
-          <${Verified} verified=${verified} words=${verified ? "confirm.willVerify" : undefined} />
+          ${
+            verified
+              ? html`<span class="tag"><${Icon} name="shield" />${t("confirm.willVerify")}</span>`
+              : html`<${Verified} verified=${false} />`
+          }
           <p class="quiet small">
             ${t(verified ? "confirm.verifiedText" : "confirm.notVerifiedText")}
           </p>
@@ -123,12 +134,12 @@ function Question({ phonebook, link, onPaired, onBack }) {
 }
 
 /**
- * @param {{verified: boolean, words?: Key}} props
+ * @param {{verified: boolean}} props
  */
-export function Verified({ verified, words }) {
-  const text = words ?? (verified ? "confirm.verified" : "confirm.notVerified");
+export function Verified({ verified }) {
   return html`<span class=${`tag ${verified ? "good" : "warn"}`}>
-    <${Icon} name=${verified ? "shield" : "alert"} />${t(text)}
+    <${Icon} name=${verified ? "shield" : "alert"} />
+    ${t(verified ? "confirm.verified" : "confirm.notVerified")}
   </span>`;
 }
 
@@ -142,15 +153,33 @@ function Trust() {
 }
 
 /**
+ * The link of a pairing that is there: its secret is never put in the place of the one that is
+ * kept. Where that one is no use any more, the user forgets the pairing and begins anew.
+ *
  * @param {object} props
  * @param {Pairing} props.pairing
  * @param {() => void} props.onBack
  * @param {(pairing: Pairing) => void} props.onOpen
  */
 function Known({ pairing, onBack, onOpen }) {
+  useModel(pairing, "change", "banner");
+  const { banner, name } = pairing;
+  if (banner?.action === "pair-again") {
+    return html`<${Avatar} pairing=${pairing} size="large" />
+      <h1 tabindex="-1">${t("confirm.endedTitle", { name })}</h1>
+      <p>${t("confirm.endedText", { name })}</p>
+      <div class="decision">
+        <button type="button" class="button primary wide" onClick=${() => forget(pairing)}>
+          ${t("confirm.forget", { name })}
+        </button>
+        <button type="button" class="button plain wide" onClick=${() => onOpen(pairing)}>
+          ${t("confirm.open")}
+        </button>
+      </div>`;
+  }
   return html`<${Avatar} pairing=${pairing} size="large" />
     <h1 tabindex="-1">${t("confirm.knownTitle")}</h1>
-    <p>${t("confirm.knownText", { name: pairing.name })}</p>
+    <p>${t("confirm.knownText", { name })}</p>
     <div class="decision">
       <button type="button" class="button primary wide" onClick=${() => onOpen(pairing)}>
         ${t("confirm.open")}

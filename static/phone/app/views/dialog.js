@@ -127,7 +127,8 @@ export function confirm({ title, text, action, danger = false, cancel = true }) 
 }
 
 /**
- * Asks for a line of text, and stays until it is kept. Null where the user cancels.
+ * Asks for a line of text, and stays until it is kept; where `keep` rejects it says so. Null
+ * where the user cancels.
  *
  * @param {{title: string, label: string, action: string, hint?: string, value?: string,
  *   maxLength?: number, keep?: (text: string) => Promise<void>}} question
@@ -137,10 +138,8 @@ export function askText({ keep = async () => {}, ...question }) {
   return open(
     (answer) => html`<${TextDialog}
       ...${question}
-      onAnswer=${async (/** @type {string | null} */ text) => {
-        if (text !== null) await keep(text);
-        answer(text);
-      }}
+      keep=${keep}
+      onAnswer=${answer}
     />`,
   );
 }
@@ -153,17 +152,26 @@ export function askText({ keep = async () => {}, ...question }) {
  * @param {string} [props.hint]
  * @param {string} [props.value]
  * @param {number} [props.maxLength]
+ * @param {(text: string) => Promise<void>} props.keep
  * @param {(text: string | null) => void} props.onAnswer
  */
-function TextDialog({ title, label, action, hint = "", value = "", maxLength = 80, onAnswer }) {
+function TextDialog(props) {
+  const { title, label, action, hint = "", value = "", maxLength = 80, keep, onAnswer } = props;
   const [text, setText] = useState(value);
+  const [failed, setFailed] = useState(false);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const id = useId();
   useEffect(() => input.current?.select(), []);
   return html`<${Dialog}
     title=${title}
     onClose=${() => onAnswer(null)}
-    onSubmit=${() => onAnswer(text.trim())}
+    onSubmit=${() => {
+      setFailed(false);
+      keep(text.trim()).then(
+        () => onAnswer(text.trim()),
+        () => setFailed(true),
+      );
+    }}
     actions=${[
       { label: t("app.cancel"), onClick: () => onAnswer(null) },
       { label: action, kind: "primary" },
@@ -185,6 +193,7 @@ function TextDialog({ title, label, action, hint = "", value = "", maxLength = 8
       />
       ${hint && html`<p id=${`${id}-hint`} class="quiet small">${hint}</p>`}
     </div>
+    <p role="alert" class="error">${failed && t("app.keepFailed")}</p>
   <//>`;
 }
 

@@ -95,21 +95,23 @@ function Row({ pairing, current, onOpen, onDetails }) {
         <${Avatar} pairing=${pairing} />
         <${Dot} online=${pairing.online} />
       </span>
-      <span class="row-name" dir="auto">${name}</span>
+      <span class="row-name"><bdi>${name}</bdi></span>
       ${
         last &&
         html`<time class="row-time" datetime=${new Date(last.at).toISOString()} title=${moment(last.at)}>
           ${when(last.at)}
         </time>`
       }
-      <${Preview} pairing=${pairing} />
-      ${
-        unread > 0 &&
-        html`<span class="badge">
-          <span aria-hidden="true">${unread > 99 ? "99+" : unread}</span>
-          <span class="visually-hidden">${t("list.unread", { count: unread })}</span>
-        </span>`
-      }
+      <span class="row-line">
+        <${Preview} pairing=${pairing} />
+        ${
+          unread > 0 &&
+          html`<span class="badge">
+            <span aria-hidden="true">${unread > 99 ? "99+" : unread}</span>
+            <span class="visually-hidden">${t("list.unread", { count: unread })}</span>
+          </span>`
+        }
+      </span>
     </button>
     <${Menu}
       label=${t("list.menu", { name })}
@@ -134,8 +136,8 @@ function Preview({ pairing }) {
   }
   if (!last) return html`<span class="row-text">${t("list.nothingSaid")}</span>`;
   const text = plain(last.text) || t("list.picture");
-  return html`<span class="row-text" dir="auto">
-    ${last.role === "user" ? t("list.you", { text }) : text}
+  return html`<span class="row-text">
+    <bdi>${last.role === "user" ? t("list.you", { text }) : text}</bdi>
   </span>`;
 }
 

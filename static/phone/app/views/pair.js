@@ -10,6 +10,7 @@ import { readPicture, Scanner } from "./scanner.js";
 /** @typedef {import("../i18n.js").Key} Key */
 /** @typedef {import("../model/phonebook.js").Reading} Reading */
 
+const LINK = /(?:https?|coralmux|openclaw):\/\/[^\s<>"]+/gi;
 const PARTS = ["scheme", "form", "relay", "token", "psk"];
 
 /**
@@ -21,6 +22,20 @@ const PARTS = ["scheme", "form", "relay", "token", "psk"];
 export function wordsFor(error) {
   const part = error instanceof LinkError && PARTS.includes(error.part) ? error.part : "form";
   return /** @type {Key} */ (`pair.bad.${part}`);
+}
+
+/**
+ * The first link in a text that says more, without the full stop or bracket behind it. A text
+ * whose rest could belong to the link, which a line break cut in two, stays as it is: half a link
+ * may be one that lacks its secret.
+ *
+ * @param {string} text
+ * @returns {string}
+ */
+function linkIn(text) {
+  const [link] = text.match(LINK) ?? [];
+  if (!link || /[=&]/.test(text.replaceAll(LINK, ""))) return text;
+  return link.replace(/[^\p{L}\p{N}_/-]+$/u, "");
 }
 
 /**
@@ -39,7 +54,7 @@ export function Pair({ phonebook, trouble: first, onBack, onRead }) {
 
   const read = (/** @type {string} */ link) => {
     try {
-      onRead(phonebook.read(link));
+      onRead(phonebook.read(linkIn(link)));
     } catch (error) {
       setTrouble(wordsFor(error));
     }
