@@ -232,10 +232,85 @@ async def test_a_long_press_or_a_key_opens_what_can_be_done_with_a_message(
     await button.focus()
     await page.keyboard.press("Enter")
     await expect(menu.get_by_role("menuitem", name="Copy")).to_be_focused()
-    await page.keyboard.press("End")
-    await page.keyboard.press("Enter")
-    await expect(page.locator(".message")).to_have_count(1)
-    await expect(page.locator(".bubble")).to_have_count(0)
+    await page.keyboard.press("Escape")
+    await expect(button).to_be_focused()
+
+
+async def test_a_message_is_deleted_after_a_question_and_stays_away(
+    desktop: Page, agent: ScriptedAgent
+) -> None:
+    await pair(desktop, agent)
+    for text in ("one", "two"):
+        await say(desktop, text)
+        await expect(desktop.locator(".markdown").last).to_have_text(f"You said: {text}")
+    await over(desktop)
+    bubbles = desktop.locator(".bubble")
+
+    async def delete(button: str) -> None:
+        await desktop.get_by_role("button", name="Message actions").first.focus()
+        await desktop.keyboard.press("Enter")
+        await desktop.keyboard.press("End")
+        await desktop.keyboard.press("Enter")
+        dialog = desktop.get_by_role("dialog", name="Delete this message?")
+        await dialog.get_by_role("button", name=button, exact=True).click()
+        await expect(dialog).to_have_count(0)
+
+    await delete("Cancel")
+    await expect(bubbles).to_have_text(["one", "two"])
+    await expect(desktop.get_by_role("button", name="Message actions").first).to_be_focused()
+    await delete("Delete")
+    await expect(bubbles).to_have_text(["two"])
+    # The focus is at what stands there now.
+    await expect(desktop.locator(".message").first).to_be_focused()
+    await desktop.reload()
+    await expect(desktop.locator(".markdown").last).to_have_text("You said: two")
+    await expect(bubbles).to_have_text(["two"])
+    for _ in range(3):
+        await delete("Delete")
+    await expect(desktop.locator(".message")).to_have_count(0)
+    await expect(desktop.get_by_role("log")).to_be_focused()
+
+
+async def test_an_answer_without_words_says_so(page: Page, agent: ScriptedAgent) -> None:
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        return
+        yield ""
+
+    await pair(page, agent)
+    await say(page, "Hello")
+    await expect(page.locator(".message.agent .said")).to_have_text("No words came.")
+
+
+async def test_escape_closes_the_search_from_anywhere_but_menus_first(
+    desktop: Page, agent: ScriptedAgent
+) -> None:
+    await pair(desktop, agent)
+    search = desktop.get_by_role("search")
+    await desktop.get_by_role("button", name="Search").click()
+    await expect(search).to_be_visible()
+    await textbox(desktop).focus()
+    await desktop.get_by_role("button", name="Conversation menu").click()
+    menu = desktop.get_by_role("menu", name="Conversation menu")
+    await expect(menu).to_be_visible()
+    await desktop.keyboard.press("Escape")
+    await expect(menu).to_be_hidden()
+    await expect(search).to_be_visible()
+    await textbox(desktop).focus()
+    await desktop.keyboard.press("Escape")
+    await expect(search).to_have_count(0)
+
+
+async def test_the_bar_is_one_row_on_a_narrow_telephone(
+    open_profile: OpenContext, agent: ScriptedAgent
+) -> None:
+    async with open_profile(**{**PHONE, "viewport": {"width": 320, "height": 568}}) as context:
+        page = await context.new_page()
+        await pair(page, agent)
+        buttons = page.locator(".chat-bar > button")
+        tops = await buttons.evaluate_all("all => all.map((e) => e.getBoundingClientRect().top)")
+        assert len(tops) == 3
+        assert max(tops) - min(tops) < 2
 
 
 async def test_what_the_agent_remembers_is_shown_by_days(page: Page, agent: ScriptedAgent) -> None:

@@ -28,10 +28,22 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
   const searchButton = useRef(/** @type {HTMLButtonElement | null} */ (null));
   const name = pairing.nameOf(pairing.agentId);
 
+  const closeSearch = useRef(() => {});
+  closeSearch.current = () => {
+    if (!searching) return;
+    setSearching(false);
+    searchButton.current?.focus();
+  };
+
   useEffect(() => {
     const onKey = (/** @type {KeyboardEvent} */ event) => {
       const typing =
         event.target instanceof Element && event.target.closest("input, textarea, select, dialog");
+      if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented) {
+        // What lies above the chat is closed first.
+        if (!document.querySelector("dialog[open], :popover-open")) closeSearch.current();
+        return;
+      }
       if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;
       event.preventDefault();
       setSearching(true);
@@ -86,10 +98,7 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
       html`<${Search}
         conversation=${conversation}
         scroller=${scroller}
-        onClose=${() => {
-          setSearching(false);
-          searchButton.current?.focus();
-        }}
+        onClose=${closeSearch.current}
       />`
     }
     <${Banner} pairing=${pairing} onPairAgain=${onPairAgain} />

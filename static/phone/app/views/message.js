@@ -35,11 +35,13 @@ export function Message({ message, name, joined, doings }) {
   const mine = role === "user";
   const streaming = state === "streaming";
   const silent = streaming && !text && !pictures.length;
+  const wordless = !mine && state === "done" && !text && !pictures.length && !links.length;
   const label = t("chat.said", { who: mine ? t("chat.me") : name, when: moment(at) });
   const classes = ["message", mine ? "me" : "agent", joined ? "joined" : "", state].join(" ");
   return html`<article
     class=${classes}
     data-id=${message.id}
+    tabindex="-1"
     aria-label=${label}
     onContextMenu=${(/** @type {MouseEvent} */ event) => {
       if (wantsMenu(event, mine)) doings.menu(message, event);
@@ -57,6 +59,7 @@ export function Message({ message, name, joined, doings }) {
       ${!mine && html`<${Pictures} ...${{ message, doings }} />`}
       ${links.length > 0 && html`<${Links} links=${links} />`}
       ${silent && !tool && html`<${Thinking} name=${name} />`}
+      ${wordless && html`<p class="quiet small">${t("chat.wordless")}</p>`}
       ${streaming && tool && html`<${ToolLine} tool=${tool} />`}
       ${error && html`<p class="failure"><${Icon} name="alert" /><bdi>${failureText(error)}</bdi></p>`}
     </div>

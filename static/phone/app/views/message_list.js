@@ -12,6 +12,7 @@ import {
 import { day, t } from "../i18n.js";
 import { announce } from "./announcer.js";
 import { copyText } from "./clipboard.js";
+import { confirm } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Message } from "./message.js";
 import { MessageMenu } from "./message_menu.js";
@@ -126,6 +127,23 @@ export function MessageList({ conversation, name, onScroller }) {
   useOlder(conversation, scroller);
   const press = useLongPress(conversation, doings);
 
+  const remove = async (/** @type {Model} */ message) => {
+    const sure = await confirm({
+      title: t("chat.deleteTitle"),
+      text: t("chat.deleteText"),
+      action: t("chat.delete"),
+      danger: true,
+    });
+    if (!sure) return;
+    const at = conversation.messages.indexOf(message);
+    conversation.remove(message);
+    const neighbour = conversation.messages[at] ?? conversation.messages[at - 1];
+    const id = neighbour && CSS.escape(neighbour.id);
+    const element = id && scroller.current?.querySelector(`[data-id="${id}"]`);
+    const target = element instanceof HTMLElement ? element : scroller.current;
+    target?.focus({ preventScroll: true });
+  };
+
   const { messages, unread } = conversation;
   for (const message of rows.keys()) if (!messages.includes(message)) rows.delete(message);
   const pictures = messages.flatMap((message) =>
@@ -174,7 +192,7 @@ export function MessageList({ conversation, name, onScroller }) {
       menu &&
       html`<${MessageMenu}
         at=${menu.at}
-        items=${itemsFor(menu.message, conversation)}
+        items=${itemsFor(menu.message, conversation, () => remove(menu.message))}
         onClose=${() => setMenu(null)}
       />`
     }
@@ -219,9 +237,10 @@ function Empty({ name }) {
 /**
  * @param {Model} message
  * @param {Conversation} conversation
+ * @param {() => void} onDelete
  * @returns {import("./dialog.js").Item[]}
  */
-function itemsFor(message, conversation) {
+function itemsFor(message, conversation, onDelete) {
   const { role, text, state } = message;
   /** @type {import("./dialog.js").Item[]} */
   const items = [];
@@ -239,7 +258,7 @@ function itemsFor(message, conversation) {
     label: t("chat.delete"),
     icon: "trash",
     danger: true,
-    onClick: () => conversation.remove(message),
+    onClick: onDelete,
   });
   return items;
 }

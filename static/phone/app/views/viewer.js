@@ -26,6 +26,7 @@ export function Viewer({ pictures, first, onClose }) {
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
+  useBack(onClose);
   const index = pictures.indexOf(picture);
   const to = (/** @type {number} */ step) => {
     const next = pictures[index + step];
@@ -89,6 +90,25 @@ export function Viewer({ pictures, first, onClose }) {
       </div>`
     }
   </dialog>`;
+}
+
+/**
+ * An entry of its own in the history, for as long as it is drawn: Back leaves the picture, not
+ * what lies beneath it.
+ *
+ * @param {() => void} onBack
+ */
+function useBack(onBack) {
+  useEffect(() => {
+    const { state } = history;
+    const depth = (state?.depth ?? 0) + 1;
+    history.pushState({ ...state, depth, viewer: true }, "", location.pathname);
+    window.addEventListener("popstate", onBack);
+    return () => {
+      window.removeEventListener("popstate", onBack);
+      if (history.state?.viewer) history.back();
+    };
+  }, []);
 }
 
 /** @param {{picture: Picture}} props */
