@@ -23,6 +23,7 @@ from coralmux.client.errors import (
     AgentError,
     ClientError,
     ConnectionLost,
+    InvalidAnswer,
     MessageLost,
     PeerOffline,
     RelayRefused,
@@ -213,7 +214,7 @@ class _Asking:
                         # After a time-out this also brings to light what was lost: the
                         # agent misses the question, or we its answer.
                         overdue = isinstance(error, RequestTimeout)
-                        if overdue or not isinstance(error, ClientError):
+                        if not waiting.failed:
                             self._abandon(waiting, overdue=overdue)
                         if not isinstance(error, _AGENT_KNOWS):
                             self._give_up()
@@ -283,7 +284,12 @@ class _Asking:
                 raise
             if message.type == "chat.tool_status":
                 if self._question.on_tool is not None:
-                    self._question.on_tool(read_tool(message.payload))
+                    # It comes in the clear in version 1. An answer is no worse without it.
+                    try:
+                        status = read_tool(message.payload)
+                    except InvalidAnswer:
+                        continue
+                    self._question.on_tool(status)
             elif message.type == "chat.stream":
                 delta = read(message.payload, ChatStream)
                 if delta.seq and delta.seq <= seen:

@@ -58,6 +58,10 @@ class Exchange:
             self._failure = error
             self._wake.set()
 
+    @property
+    def failed(self) -> bool:
+        return self._failure is not None
+
     async def next(self, timeout: float | None) -> Opened:
         """The next message. Raises what `fail` was given, or RequestTimeout."""
         try:

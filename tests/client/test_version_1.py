@@ -14,6 +14,7 @@ from coralmux.protocol import Role, encode
 from tests.client.meeting import TIMERS, serving
 from tests.client.pair import TOKEN, fails, pair, whole
 from tests.support.client import SOON, log_in
+from tests.support.field import FieldConnector
 from tests.support.field_peer import Keys
 from tests.support.hostile_relay import Frame, HostileRelay, Outputs
 from tests.support.process import RelayProcess
@@ -72,6 +73,40 @@ async def test_questions_are_answered_one_after_the_other(shared_relay: RelayPro
     async with serving(agent), phone, asyncio.timeout(SOON):
         texts = await asyncio.gather(*(phone.ask(f"q{n}") for n in range(5)))
         assert texts == [f"q{n}" for n in range(5)]
+
+
+async def test_an_answer_that_breaks_the_protocol_keeps_its_end_to_itself(
+    shared_relay: RelayProcess,
+) -> None:
+    token = shared_relay.token()
+    replied = asyncio.Event()
+
+    async def reply(payload: dict[str, Any]) -> Pieces:
+        if payload["text"] == "first":
+            await connector._send_sealed("chat.stream", {"delta": 1})
+            await replied.wait()
+        yield payload["text"]
+
+    connector = FieldConnector(shared_relay.url, token, reply=reply)
+    phone = coralmux.Phone(coralmux.PairingLink(shared_relay.url, token), timers=TIMERS)
+    async with connector, phone, asyncio.timeout(SOON):
+        with pytest.raises(coralmux.InvalidAnswer):
+            await phone.ask("first")
+        second = asyncio.create_task(phone.ask("second")._whole())
+        await asyncio.sleep(0)
+        replied.set()
+        assert await second == "second"
+
+
+async def test_what_is_no_status_of_a_tool_is_passed_over(shared_relay: RelayProcess) -> None:
+    token = shared_relay.token()
+    tools: list[coralmux.ToolStatus] = []
+    phone = coralmux.Phone(coralmux.PairingLink(shared_relay.url, token), timers=TIMERS)
+    nameless: Any = [None, "search"]
+    connector = FieldConnector(shared_relay.url, token, reply=["Found."], tools=nameless)
+    async with connector, phone, asyncio.timeout(SOON):
+        assert await phone.ask("where?", on_tool=tools.append) == "Found."
+    assert {status.tool for status in tools} == {"search"}
 
 
 async def test_what_the_agent_does_not_offer_is_told(shared_relay: RelayProcess) -> None:
