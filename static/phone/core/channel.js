@@ -372,12 +372,30 @@ export class Channel {
   /** @param {Promise<SessionEvent[]>} events */
   async #perform(events) {
     let quiet = true;
-    for (const event of await events) {
-      if (event.kind !== "opened") quiet = false;
-      await this.#carryOut(event);
+    try {
+      for (const event of await events) {
+        if (event.kind !== "opened") quiet = false;
+        await this.#attempt(event);
+      }
+    } finally {
+      this.#schedule();
+      if (!quiet) this.#changed();
     }
-    this.#schedule();
-    if (!quiet) this.#changed();
+  }
+
+  /**
+   * Whatever is the matter with one event, those behind it are due all the same.
+   * @param {SessionEvent} event
+   */
+  async #attempt(event) {
+    try {
+      await this.#carryOut(event);
+    } catch (error) {
+      if (error instanceof StoreError) throw error;
+      // Neither its text nor its stack: both may hold what was in the message.
+      const id = "id" in event ? event.id : "";
+      this.#emit({ kind: "ignored", why: "a message that could not be handled", id });
+    }
   }
 
   /** @param {SessionEvent} event */

@@ -68,6 +68,12 @@ export const MAX_REF_BYTES = 128;
 /** Counters stop in front of this: beyond it JavaScript's numbers are not exact. */
 export const MAX_COUNTER = 2 ** 53;
 
+/**
+ * Milliseconds that a relay is believed to ask for: longer than a month, after which quotas begin
+ * anew, and short enough for the dates of JavaScript.
+ */
+export const MAX_RETRY_AFTER_MS = 32 * 86_400_000;
+
 /** Bytes of a file in one `file.chunk`. */
 export const FILE_CHUNK_BYTES = 64 * 1024;
 

@@ -26,8 +26,8 @@ import * as base64 from "./base64.js";
 import {
   forwarded,
   KEY_EXCHANGES_PER_MINUTE,
-  MAX_COUNTER,
   MAX_REF_BYTES,
+  MAX_RETRY_AFTER_MS,
   PeerCode,
   RELAY_CODES,
 } from "./codes.js";
@@ -392,7 +392,7 @@ export class LegacySession {
     if (RELAY_CODES.has(code)) {
       // Anybody may write an integer here that no arithmetic survives; Infinity is one of those.
       const known = typeof wait === "number" && Math.trunc(wait) === wait && wait >= 0;
-      const retryAfterMs = known ? Math.min(wait, MAX_COUNTER) : null;
+      const retryAfterMs = known ? Math.min(wait, MAX_RETRY_AFTER_MS) : null;
       return [{ kind: "hint", code, message: text(message), ref: text(ref), retryAfterMs }];
     }
     if (code === PeerCode.E2E_REQUIRED && !this.#ready) {

@@ -1,5 +1,6 @@
 /** What a phone can ask besides questions: a method for each request of the protocol. */
 
+import { printable } from "./clear_messages.js";
 import { InvalidAnswer } from "./errors.js";
 
 /** @typedef {Record<string, any>} Payload */
@@ -24,6 +25,13 @@ import { InvalidAnswer } from "./errors.js";
 
 // Milliseconds: such requests are answered from what the agent has.
 const REQUEST_MS = 30_000;
+
+// How much is taken of agents: programs keep it, and show it to people.
+const MAX_AGENTS = 100;
+const ID_CHARACTERS = 128;
+const MODEL_CHARACTERS = 128;
+const DESCRIPTION_CHARACTERS = 1000;
+const URL_CHARACTERS = 2048;
 
 /**
  * The requests of PROTOCOL.md and their results.
@@ -70,7 +78,7 @@ export class Queries extends EventTarget {
    */
   agents({ timeout = REQUEST_MS } = {}) {
     return this.request("agent.list", {}, "agent.list.result", timeout, ({ agents }) =>
-      list(agents, profile),
+      list(Array.isArray(agents) ? agents.slice(0, MAX_AGENTS) : agents, profile),
     );
   }
 
@@ -202,12 +210,13 @@ function change({ ok, action, agent, error }) {
  * @returns {AgentProfile}
  */
 function profile(agent) {
+  const { description, avatar_url: avatar, model } = agent;
   return {
-    id: text(agent.id),
-    name: text(agent.name, ""),
-    description: text(agent.description, null),
-    avatarUrl: text(agent.avatar_url, null),
-    model: text(agent.model, null),
+    id: printable(text(agent.id), ID_CHARACTERS),
+    name: printable(text(agent.name, "")),
+    description: description ? printable(text(description), DESCRIPTION_CHARACTERS) : null,
+    avatarUrl: avatar ? printable(text(avatar), URL_CHARACTERS) : null,
+    model: model ? printable(text(model), MODEL_CHARACTERS) : null,
   };
 }
 

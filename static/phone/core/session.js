@@ -20,6 +20,7 @@
  */
 
 import * as base64 from "./base64.js";
+import { errorPayload, isCounter, keyExchange, peerInfo, ref } from "./clear_messages.js";
 import { ErrorCode, MAX_COUNTER, PeerCode, RELAY_CODES } from "./codes.js";
 import { webCrypto } from "./crypto.js";
 import { decodeObject, InvalidMessage, newId } from "./envelope.js";
@@ -84,8 +85,8 @@ import { Records, read } from "./records.js";
  *   | Ignored} SessionEvent
  */
 
-/** A key exchange in the clear. @typedef {{v: number, step: number, hs: string, noise: Uint8Array, pubkey: string}} KeyExchange */
-/** A `chat.error` in the clear. @typedef {{code: string, message: string, ref: string, retryAfterMs: number | null}} ErrorPayload */
+/** @typedef {import("./clear_messages.js").KeyExchange} KeyExchange */
+/** @typedef {import("./clear_messages.js").ErrorPayload} ErrorPayload */
 
 const PROTOCOL = 2;
 const SECRET_BYTES = 32;
@@ -112,10 +113,6 @@ const CLEAR_ANSWERS = 10;
 
 // Reports of gaps whose ranges are kept, to say again those that get lost themselves.
 const REPORTS = 256;
-
-const NAME_CHARACTERS = 64;
-const CAPS = 32;
-const REF_CHARACTERS = 64;
 
 const utf8 = new TextEncoder();
 
@@ -729,79 +726,9 @@ function candidates({ current, next }) {
   return next === null ? [current] : [current, next];
 }
 
-/**
- * @param {Payload} payload
- * @returns {KeyExchange | null}
- */
-function keyExchange({ v = 1, step = -1, hs = "", noise = "", pubkey = "" }) {
-  if (!Number.isInteger(v) || !Number.isInteger(step)) {
-    return null;
-  }
-  if (typeof hs !== "string" || typeof noise !== "string" || typeof pubkey !== "string") {
-    return null;
-  }
-  try {
-    return { v, step, hs, noise: base64.decode(noise), pubkey };
-  } catch {
-    return null;
-  }
-}
-
-/**
- * @param {Payload} payload
- * @returns {ErrorPayload | null}
- */
-function errorPayload({ code, message = "", ref = "", retry_after_ms: wait = null }) {
-  if (typeof code !== "string" || typeof message !== "string" || typeof ref !== "string") {
-    return null;
-  }
-  // Anybody may write an integer here that no arithmetic survives; Infinity is one of those.
-  if (wait !== null && (typeof wait !== "number" || Math.trunc(wait) !== wait)) {
-    return null;
-  }
-  const retryAfterMs = wait === null ? null : Math.min(Math.max(wait, 0), MAX_COUNTER);
-  return { code, message, ref, retryAfterMs };
-}
-
-/**
- * Who the other end says it is.
- * @param {Payload} payload
- * @returns {PeerInfo}
- * @throws {InvalidMessage}
- */
-function peerInfo({ name, version, caps = [] }) {
-  const listed = Array.isArray(caps) && caps.every((cap) => typeof cap === "string");
-  if (typeof name !== "string" || typeof version !== "string" || !listed) {
-    throw new InvalidMessage("The other end does not say who it is");
-  }
-  return {
-    name: printable(name),
-    version: printable(version),
-    caps: caps.slice(0, CAPS),
-    protocol: PROTOCOL,
-    verified: true,
-  };
-}
-
-/** So much of a name as neither hides nor turns the text beside it. @param {string} text */
-function printable(text) {
-  const seen = text.replace(/(?! )[\p{C}\p{Z}]/gu, "");
-  return [...seen].slice(0, NAME_CHARACTERS).join("");
-}
-
-/** @param {string} id */
-function ref(id) {
-  return { ref: [...id].slice(0, REF_CHARACTERS).join("") };
-}
-
 /** @param {string} why @param {string} id @returns {Ignored} */
 function ignored(why, id) {
   return { kind: "ignored", why, id };
-}
-
-/** @param {unknown} value @returns {value is number} */
-function isCounter(value) {
-  return Number.isInteger(value) && Number(value) >= 0 && Number(value) < MAX_COUNTER;
 }
 
 /** The failure of an E2EError; throws all else on. @param {unknown} error */

@@ -2,6 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Channel } from "../../../static/phone/core/channel.js";
+import { webCrypto } from "../../../static/phone/core/crypto.js";
 import { PairingLink } from "../../../static/phone/core/link.js";
 import { MemoryStore } from "../../../static/phone/core/memory.js";
 import { sockets } from "./socket.js";
@@ -68,4 +70,58 @@ test("what is no status of a tool is passed over", async (t) => {
   answer.addEventListener("tool", ({ detail }) => tools.push(detail.tool));
   assert.equal((await answer.finished).text, "Found.");
   assert.deepEqual(tools, ["search"]);
+});
+
+test("a listener that throws spoils nothing of what is due beside it", async (t) => {
+  const WebSocket = sockets();
+  let thrown = 0;
+  const channel = new Channel(link, {
+    name: "Phone",
+    version: "1",
+    crypto: webCrypto,
+    WebSocket,
+    onMessage() {},
+    onEvent({ kind }) {
+      if (kind !== "ended") return;
+      thrown += 1;
+      throw new Error("not mine");
+    },
+    onChange() {},
+  });
+  t.after(() => channel.close());
+  channel.start();
+  await channel.waitReady();
+  const [agent] = WebSocket.sockets;
+  const keys = () => agent.sent.filter(({ type }) => type === "key_exchange").length;
+  const before = keys();
+  agent.say("status", { peer: "online" });
+  for (let n = 0; n < 50 && keys() === before; n++) await new Promise(setImmediate);
+  assert.equal(thrown, 1);
+  assert.ok(keys() > before, "the key that the agent waits for was not sent");
+  assert.equal(channel.running, true);
+});
+
+test("a list of agents is taken within bounds, and without what hides or turns text", async (t) => {
+  const long = "x".repeat(100_000);
+  const WebSocket = sockets();
+  const phone = phoneFor(t, { link }, { WebSocket });
+  await phone.ready();
+  const [agent] = WebSocket.sockets;
+  const listed = {
+    id: "a\u202eb",
+    name: `\u202e${long}`,
+    description: `one\ntwo ${long}`,
+    model: long,
+  };
+  const answer = phone.agents();
+  while (!agent.sent.some(({ type }) => type === "agent.list")) await new Promise(setImmediate);
+  agent.say("agent.list.result", { agents: Array(1000).fill(listed) });
+  const agents = await answer;
+  assert.equal(agents.length, 100);
+  const [{ id, name, description, model, avatarUrl }] = agents;
+  assert.equal(id, "ab");
+  assert.equal(name, "x".repeat(64));
+  assert.match(description, /^onetwo x+$/);
+  assert.ok(description.length <= 1000 && model.length <= 200);
+  assert.equal(avatarUrl, null);
 });
