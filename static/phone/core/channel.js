@@ -17,6 +17,7 @@
  * A job must not wait for another, so what is called by one sends without awaiting.
  */
 
+import { Alarm } from "./alarm.js";
 import { CLOSED, FLOODED } from "./causes.js";
 import { Connection } from "./connection.js";
 import { newId } from "./envelope.js";
@@ -32,10 +33,10 @@ import {
 import { FAILURES, NotReady } from "./failures.js";
 import { Fates } from "./fates.js";
 import { Insistence } from "./insistence.js";
-import { LegacySession } from "./legacy.js";
+import { JobQueue } from "./job_queue.js";
+import { machineFor, versionOf } from "./machine.js";
 import { Memory } from "./memory.js";
 import { refusal } from "./refusals.js";
-import { PhoneSession } from "./session.js";
 import { Change } from "./waiting.js";
 import { Wire } from "./wire.js";
 
@@ -43,6 +44,7 @@ import { Wire } from "./wire.js";
 /** @typedef {import("./session.js").Opened} Opened */
 /** @typedef {import("./connection.js").ConnectionEvent} ConnectionEvent */
 /** @typedef {import("./insistence.js").Fate} Fate */
+/** @typedef {import("./machine.js").Machine} Machine */
 
 /**
  * What a channel tells beside messages; `closed` is the end of all, with a sentence why.
@@ -65,13 +67,8 @@ import { Wire } from "./wire.js";
  * @property {() => void} onChange `ready`, `running` or `failure` may have changed
  */
 
-// Abilities that both ends tell each other.
-const CAPS = ["cancel", "files"];
-
 // Characters that came and wait to be worked on. A WebSocket cannot be told to wait.
 const MAX_BACKLOG = 64 * 1024 * 1024;
-
-const LONGEST_MS = 2 ** 31 - 1;
 
 // Messages that nobody sends again, so their ids need not be remembered.
 const STREAMED = new Set([
@@ -91,10 +88,9 @@ export class Channel {
   #options;
   #memory;
   #connection;
-  /** @type {PhoneSession | LegacySession | null} null until the store has been read */
+  /** @type {Machine | null} null until the store has been read */
   #machine = null;
-  /** @type {Promise<unknown>} the last job */
-  #queue = Promise.resolve();
+  #queue = new JobQueue();
   #backlog = 0;
   #peerThere = false;
   #running = false;
@@ -103,8 +99,7 @@ export class Channel {
   #fates = new Fates();
   #insistence;
   #change = new Change();
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
+  #alarm = new Alarm(() => this.#do((machine) => this.#perform(machine.tick(now()))));
   /** What it has under it: what the relay said, and takes. */
   wire = new Wire();
 
@@ -132,7 +127,7 @@ export class Channel {
 
   /** 2 with a secret, 1 by token alone. */
   get version() {
-    if (this.#machine) return this.#machine instanceof PhoneSession ? 2 : 1;
+    if (this.#machine) return versionOf(this.#machine);
     return this.#link.secret || this.#options.atLeast === 2 ? 2 : 1;
   }
 
@@ -170,20 +165,9 @@ export class Channel {
   }
 
   async #load() {
-    const { name, version, crypto, atLeast } = this.#options;
-    await this.#memory.load(this.#link, crypto);
+    await this.#memory.load(this.#link, this.#options.crypto);
     const { secrets } = this.#memory;
-    if (!secrets && atLeast === 2) {
-      throw new StoreError(
-        "The secret of this pairing is not here any more, and without it nothing is sent. Pair " +
-          "again with a new link.",
-      );
-    }
-    const identity = { name, version, caps: CAPS };
-    const { token } = this.#link;
-    this.#machine = secrets
-      ? new PhoneSession({ token, secrets, identity, crypto })
-      : new LegacySession({ crypto });
+    this.#machine = machineFor({ ...this.#options, token: this.#link.token, secrets });
   }
 
   close() {
@@ -251,7 +235,7 @@ export class Channel {
     this.wire.check(plaintext.length, id);
     this.wire.pending += plaintext.length;
     try {
-      await this.#enqueue(() => this.#sealAndPost(type, id, plaintext, onFailure));
+      await this.#queue.add(() => this.#sealAndPost(type, id, plaintext, onFailure));
     } finally {
       this.wire.pending -= plaintext.length;
     }
@@ -313,7 +297,7 @@ export class Channel {
 
   /** @param {Exclude<ConnectionEvent, {kind: "received"}>} event */
   async #connectionEvent(event) {
-    const machine = /** @type {PhoneSession | LegacySession} */ (this.#machine);
+    const machine = /** @type {Machine} */ (this.#machine);
     switch (event.kind) {
       case "connected":
         this.wire.connect(event.line, event.greeting);
@@ -356,7 +340,7 @@ export class Channel {
 
   /**
    * Act on one message. Whatever is the matter with it, the next one is read.
-   * @param {PhoneSession | LegacySession} machine
+   * @param {Machine} machine
    * @param {import("./envelope.js").Envelope} envelope
    */
   async #receive(machine, envelope) {
@@ -459,27 +443,18 @@ export class Channel {
   // The queue, and time.
 
   /**
-   * @template T
-   * @param {() => Promise<T>} work
-   * @returns {Promise<T>}
-   */
-  #enqueue(work) {
-    const done = this.#queue.then(work);
-    this.#queue = done.catch(() => {});
-    return done;
-  }
-
-  /**
    * A job that nobody waits for. Where it fails, all does: a secret could not be kept, or this
    * machine cannot encrypt.
-   * @param {(machine: PhoneSession | LegacySession) => Promise<unknown>} work
+   * @param {(machine: Machine) => Promise<unknown>} work
    */
   #do(work) {
-    const machine = () => /** @type {PhoneSession | LegacySession} */ (this.#machine);
-    this.#enqueue(async () => work(machine())).catch((error) => {
-      this.#connection.close();
-      if (this.#running) this.#stop(error);
-    });
+    const machine = () => /** @type {Machine} */ (this.#machine);
+    this.#queue
+      .add(async () => work(machine()))
+      .catch((error) => {
+        this.#connection.close();
+        if (this.#running) this.#stop(error);
+      });
   }
 
   /** @param {ChannelEvent} event */
@@ -494,11 +469,7 @@ export class Channel {
   }
 
   #schedule() {
-    clearTimeout(this.#timer);
-    const deadline = this.#machine?.deadline ?? null;
-    if (deadline === null) return;
-    const tick = () => this.#do((machine) => this.#perform(machine.tick(now())));
-    this.#timer = setTimeout(tick, Math.min(Math.max(0, deadline - now()), LONGEST_MS));
+    this.#alarm.set(this.#machine?.deadline ?? null);
   }
 }
 
