@@ -17,9 +17,9 @@ from typing import Any
 from django.conf import settings
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponsePermanentRedirect
 from django.template.loader import render_to_string
-from django.utils.cache import patch_vary_headers
+from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import condition, require_safe
+from django.views.decorators.http import require_safe
 
 from coralmux_site import phone_files
 from coralmux_site.phone_files import PackagesMissing
@@ -36,7 +36,7 @@ _ICONS = (
     ("icons/icon-512.png", "512x512", "any"),
     ("icons/maskable-512.png", "512x512", "maskable"),
 )
-# The surfaces of styles/base.css.
+# The surfaces of styles/shared/properties.css.
 LIGHT, DARK = "#faf8f6", "#171413"
 
 _FOREVER = f"public, max-age={365 * 24 * 3600}, immutable"
@@ -64,19 +64,24 @@ class Made:
         return gzip.compress(self.body, mtime=0)
 
     def respond(self, request: HttpRequest, **headers: str) -> HttpResponse:
-        """Packed for who takes that, where it helps."""
+        """Packed for who takes that, where it helps; 304 for who has it.
+
+        A 304 has all of these headers: a browser puts them in the place of those it has kept.
+        """
         small = not self.type.startswith("image/png") and "gzip" in request.headers.get(
             "Accept-Encoding", ""
         )
         response = HttpResponse(self.packed if small else self.body, content_type=self.type)
         if small:
             response["Content-Encoding"] = "gzip"
+        response["ETag"] = self.etag
+        answer = get_conditional_response(request, etag=self.etag, response=response) or response
         if self.policy:
-            response["Content-Security-Policy"] = self.policy
+            answer["Content-Security-Policy"] = self.policy
         for name, value in headers.items():
-            response[name.replace("_", "-")] = value
-        patch_vary_headers(response, ["Accept-Encoding"])
-        return response
+            answer[name.replace("_", "-")] = value
+        patch_vary_headers(answer, ["Accept-Encoding"])
+        return answer
 
 
 def page_for(address: Address, *, manifest: str, worker: str, elsewhere: bool = False) -> Made:
@@ -193,7 +198,6 @@ def the_file(name: str) -> Made:
 
 @csrf_exempt
 @require_safe
-@condition(etag_func=lambda request: _etag(the_page))
 async def page(request: HttpRequest) -> HttpResponse:
     """The page, or 503 where the packages it is made of are not installed."""
     try:
@@ -218,7 +222,6 @@ async def slash(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @require_safe
-@condition(etag_func=lambda request: _etag(the_worker))
 async def worker(request: HttpRequest) -> HttpResponse:
     """The service worker; its scope is wider than its folder."""
     try:
@@ -230,7 +233,6 @@ async def worker(request: HttpRequest) -> HttpResponse:
 
 @csrf_exempt
 @require_safe
-@condition(etag_func=lambda request: the_manifest().etag)
 async def manifest(request: HttpRequest) -> HttpResponse:
     return the_manifest().respond(request, Cache_Control="no-cache")
 
@@ -244,13 +246,6 @@ async def file(request: HttpRequest, name: str) -> HttpResponse:
     except (PackagesMissing, KeyError):
         raise Http404 from None
     return made.respond(request, Cache_Control=_FOREVER)
-
-
-def _etag(make: Any) -> str | None:
-    try:
-        return str(make().etag)
-    except PackagesMissing:
-        return None
 
 
 def _unavailable(error: PackagesMissing) -> HttpResponse:

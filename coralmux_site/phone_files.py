@@ -78,7 +78,7 @@ def npm_folder() -> Path:
 
 @functools.cache
 def ours() -> dict[str, Path]:
-    """Our files that are served, by name: app/main.js, styles/base.css, …"""
+    """Our files that are served, by name: app/main.js, styles/list.css, …"""
     root = folder()
     found = {
         path.relative_to(root).as_posix(): path
@@ -130,9 +130,9 @@ def media_type(name: str) -> str:
 
 
 def styles() -> list[str]:
-    """Our style sheets, the one with the properties first."""
+    """Our style sheets: what the views share, then theirs, which may differ from it."""
     names = [name for name in ours() if name.endswith(".css")]
-    return sorted(names, key=lambda name: (name != "styles/base.css", name))
+    return sorted(names, key=lambda name: (not name.startswith("styles/shared/"), name))
 
 
 def imports(name: str) -> list[str]:

@@ -70,6 +70,30 @@ async def test_what_changes_under_its_address_is_asked_for_again(path: str) -> N
     assert again.status_code == 304
 
 
+def test_a_page_that_has_not_changed_keeps_its_policy() -> None:
+    """A browser takes the headers of a 304 in the place of those that it has kept."""
+    page = get("/phone")
+    again = get("/phone", if_none_match=page["ETag"])
+    assert again.status_code == 304
+    for header in (
+        "Content-Security-Policy",
+        "Permissions-Policy",
+        "Referrer-Policy",
+        "Cross-Origin-Opener-Policy",
+    ):
+        assert again[header] == page[header]
+
+
+def test_what_views_share_comes_before_their_own_styles() -> None:
+    page = get("/phone").content.decode()
+    sheets = re.findall(r'rel="stylesheet" href="([^"]+)"', page)
+    assert sheets == [phone.url(name) for name in phone_files.styles()]
+    shared = ["/styles/shared/" in sheet for sheet in sheets]
+    assert shared == sorted(shared, reverse=True)
+    assert shared.count(True) > 3
+    assert shared.count(False) > 3
+
+
 def test_the_fragment_is_taken_before_anything_else_is_fetched() -> None:
     page = get("/phone").content.decode()
     first = re.search(r'(?:src|href)="([^"]+)"', page)
