@@ -150,32 +150,35 @@ function Meter({ name, used, quota, resets }) {
  */
 function Actions({ pairing, onForgotten }) {
   const [busy, setBusy] = useState(false);
+  // Of several agents the one that was chosen in the chat.
+  const { conversation } = pairing;
+  const name = pairing.nameOf(conversation.agentId);
   const busily = async (/** @type {() => Promise<void>} */ work) => {
     setBusy(true);
     await work().finally(() => setBusy(false));
   };
   const save = async () => {
     const words = { me: t("details.me"), date: moment };
-    const { name, text } = await pairing.conversation.export(words);
-    download(name, new Blob([text], { type: "text/markdown" }));
+    const file = await conversation.export(words);
+    download(file.name, new Blob([file.text], { type: "text/markdown" }));
   };
   const clear = async () => {
     const sure = await confirm({
-      title: t("details.clearTitle", { name: pairing.name }),
+      title: t("details.clearTitle", { name }),
       text: t("details.clearText"),
-      action: t("details.clear"),
+      action: t("details.clear", { name }),
       danger: true,
     });
     if (!sure) return;
-    await pairing.conversation.clear();
+    await conversation.clear();
     announce(t("details.cleared"));
   };
   return html`<div class="card actions-list">
     <button type="button" disabled=${busy} onClick=${() => busily(save)}>
-      <${Icon} name="export" />${t("details.export")}
+      <${Icon} name="export" />${t("details.export", { name })}
     </button>
     <button type="button" class="danger" disabled=${busy} onClick=${() => busily(clear)}>
-      <${Icon} name="close" />${t("details.clear")}
+      <${Icon} name="close" />${t("details.clear", { name })}
     </button>
     <button
       type="button"
