@@ -26,6 +26,8 @@ export class Pages {
   #due = new Map();
   /** @type {Map<number, ReturnType<typeof setTimeout>>} */
   #timers = new Map();
+  /** @type {Map<number, number>} when a page was last written at the pace, Unix milliseconds */
+  #written = new Map();
   #closed = false;
   #onTrouble;
 
@@ -101,15 +103,18 @@ export class Pages {
   }
 
   /**
-   * Writes it within the second: for a message that goes on changing.
+   * Writes it at once, and then once a second: for a message that goes on changing.
    * @param {Kept} message
    */
   keepSoon({ page }) {
     if (page === undefined || this.#timers.has(page)) return;
-    this.#timers.set(
-      page,
-      setTimeout(() => this.#write(page), PACE),
-    );
+    const wait = (this.#written.get(page) ?? 0) + PACE - Date.now();
+    if (wait > 0) {
+      this.#timers.set(
+        page,
+        setTimeout(() => this.#writeSoon(page), wait),
+      );
+    } else this.#writeSoon(page);
   }
 
   /**
@@ -153,6 +158,12 @@ export class Pages {
     this.#closed = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
+  }
+
+  /** @param {number} number */
+  #writeSoon(number) {
+    this.#written.set(number, Date.now());
+    this.#write(number);
   }
 
   /**
