@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import urllib.parse
+from collections.abc import AsyncIterator
 from typing import Any
 
 from playwright.async_api import Page
@@ -294,3 +296,48 @@ async def test_several_agents_each_have_a_conversation(
             assert "ada" not in raw.lower().split(",")
     finally:
         await agent.stop()
+
+
+async def test_a_tab_that_gives_a_pairing_away_writes_what_it_knows_before(
+    open_profile: OpenContext, agent: ScriptedAgent
+) -> None:
+    go_on = asyncio.Event()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        yield "half "
+        await go_on.wait()
+        yield "and more "
+        await asyncio.Event().wait()
+
+    async with open_profile() as context:
+        first = await open_book(await bare(context))
+        await add(first, agent.url)
+        await ready(first)
+        second = await open_book(await bare(context))
+        await ready(second)
+        await second.evaluate("{ pairing.conversation.send('hello'); }")
+        text = "until(pairing.conversation, () => pairing.conversation.messages[1]?.text === '{}')"
+        await second.evaluate(text.format("half "))
+        go_on.set()
+        await second.evaluate(text.format("half and more "))
+        await second.evaluate("{ pairing.conversation.draft = 'unfinished'; }")
+        await first.evaluate("pairing.here()")
+        await first.evaluate("pairing.conversation.load()")
+        said = await first.evaluate("said(pairing.conversation)")
+        assert [text for _, text, _ in said] == ["hello", "half and more "]
+        assert await first.evaluate("pairing.conversation.draft") == "unfinished"
+
+
+async def test_a_tab_that_does_not_answer_loses_its_pairing(
+    open_profile: OpenContext, agent: ScriptedAgent
+) -> None:
+    async with open_profile() as context:
+        first = await open_book(await bare(context))
+        await add(first, agent.url)
+        await ready(first)
+        # What it is asked for waits for something that never ends.
+        await first.evaluate("void (pairing.flush = () => new Promise(() => {}))")
+        second = await open_book(await bare(context))
+        await ready(second)
+        assert await banner(first, "elsewhere-tab") == {"kind": "elsewhere-tab", "action": "here"}

@@ -357,6 +357,7 @@ export class Conversation extends EventTarget {
   }
 
   async #load() {
+    await this.#pairing.starting;
     try {
       const { id, storage } = this.#pairing;
       const digits = await storage.digits(id, this.agentId);

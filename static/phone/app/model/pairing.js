@@ -7,6 +7,7 @@ import { bannerOf } from "./banner.js";
 import { Conversation } from "./conversation.js";
 import { pauseOf } from "./fate.js";
 import { Outbox } from "./outbox.js";
+import { Place } from "./place.js";
 import { usageOf } from "./usage.js";
 
 /** @typedef {import("../../core/queries.js").AgentProfile} AgentProfile */
@@ -57,8 +58,7 @@ export class Pairing extends EventTarget {
   #phone = null;
   /** @type {Map<string, Conversation>} by agent */
   #conversations = new Map();
-  /** @type {(() => void) | null} lets other tabs have it */
-  #release = null;
+  #place;
   /** @type {Promise<void> | null} until what is kept was read after the other tab's last write */
   #starting = null;
   /** @type {Promise<void> | null} */
@@ -83,6 +83,15 @@ export class Pairing extends EventTarget {
     this.storage = means.storage;
     this.pictures = new Pictures(means.storage, id);
     this.outbox = this.#newOutbox();
+    this.#place = new Place(
+      id,
+      means.locks,
+      () => this.#settle(),
+      () => {
+        this.#stop();
+        this.leave();
+      },
+    );
   }
 
   // What it is.
@@ -191,15 +200,14 @@ export class Pairing extends EventTarget {
 
   /** Takes the pairing from other tabs, and is connected from now on. */
   connect() {
-    if (this.#release || this.elsewhere || this.#forgotten) return;
+    if (this.#place.taken || this.elsewhere || this.#forgotten) return;
     this.#serve();
   }
 
   /** Leaves the relay. */
   close() {
     this.#phone?.close();
-    this.#release?.();
-    this.#release = null;
+    this.#place.close();
     this.#update();
   }
 
@@ -237,8 +245,7 @@ export class Pairing extends EventTarget {
   async forget() {
     this.#forgotten = true;
     this.#stop();
-    this.#release?.();
-    this.#release = null;
+    this.#place.close();
     // Another tab that serves it hears of this, and nothing that it writes is kept any more.
     await this.storage.wipe(this.id);
     this.#means.onForgotten(this);
@@ -272,6 +279,14 @@ export class Pairing extends EventTarget {
   /** Writes what waits to be: the page is left. */
   async flush() {
     await Promise.all([...this.#conversations.values()].map((one) => one.flush()));
+  }
+
+  /**
+   * Until what is kept can be read: another tab writes it before it lets the pairing go.
+   * @returns {Promise<void> | null}
+   */
+  get starting() {
+    return this.#starting;
   }
 
   /** Another tab serves it. */
@@ -333,39 +348,18 @@ export class Pairing extends EventTarget {
   // Its connection.
 
   #serve() {
-    const { locks } = this.#means;
     const wasElsewhere = this.elsewhere;
     this.elsewhere = false;
     if (wasElsewhere) this.#renew();
-    /** @type {Promise<void>} */
-    const released = new Promise((resolve) => {
-      this.#release = resolve;
-    });
-    if (!locks) {
-      this.#starting = this.#start();
-      return;
-    }
-    /** @type {() => void} */
-    let started = () => {};
-    this.#starting = new Promise((resolve) => {
-      started = resolve;
-    });
-    // The newest tab wins, as the newest phone does at the relay.
-    const release = this.#release;
-    locks
-      .request(`coralmux:${this.id}`, { steal: true }, async () => {
-        await this.#start();
-        started();
-        await released;
-      })
-      .catch(() => {
-        started();
-        if (this.#release !== release) return;
-        this.#release = null;
-        this.#stop();
-        this.leave();
-      });
+    this.#starting = this.#place.take(() => this.#start());
     this.#update();
+  }
+
+  /** Another tab wants it: ends what goes on, and writes what is known of it. */
+  async #settle() {
+    this.outbox.close();
+    this.#phone?.close();
+    await Promise.all([this.flush(), this.#saving]);
   }
 
   /** What another tab wrote is read anew. */
@@ -381,7 +375,7 @@ export class Pairing extends EventTarget {
     } catch (error) {
       this.trouble(error);
     }
-    if (this.#forgotten || !this.#release) return;
+    if (this.#forgotten || !this.#place.taken) return;
     const { relay, token, chats } = this.#record;
     const { crypto, WebSocket } = this.#means;
     const phone = new Phone(new PairingLink({ relay, token }), {
