@@ -40,8 +40,8 @@ import { refusal } from "./refusals.js";
 import { Change } from "./waiting.js";
 import { Wire } from "./wire.js";
 
-/** @typedef {import("./session.js").SessionEvent} SessionEvent */
-/** @typedef {import("./session.js").Opened} Opened */
+/** @typedef {import("./session_events.js").SessionEvent} SessionEvent */
+/** @typedef {import("./session_events.js").Opened} Opened */
 /** @typedef {import("./connection.js").ConnectionEvent} ConnectionEvent */
 /** @typedef {import("./insistence.js").Fate} Fate */
 /** @typedef {import("./machine.js").Machine} Machine */
@@ -424,7 +424,7 @@ export class Channel {
     this.#emit(event);
   }
 
-  /** @param {import("./session.js").Secrets} secrets */
+  /** @param {import("./session_events.js").Secrets} secrets */
   async #keep(secrets) {
     try {
       await this.#memory.keep(secrets);

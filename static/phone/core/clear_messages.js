@@ -5,7 +5,7 @@ import { MAX_COUNTER, MAX_RETRY_AFTER_MS } from "./codes.js";
 import { InvalidMessage } from "./envelope.js";
 
 /** @typedef {import("./envelope.js").Payload} Payload */
-/** @typedef {import("./session.js").PeerInfo} PeerInfo */
+/** @typedef {import("./session_events.js").PeerInfo} PeerInfo */
 
 /** A key exchange in the clear. @typedef {{v: number, step: number, hs: string, noise: Uint8Array, pubkey: string}} KeyExchange */
 /** A `chat.error` in the clear. @typedef {{code: string, message: string, ref: string, retryAfterMs: number | null}} ErrorPayload */

@@ -38,9 +38,9 @@ import { E2EError, NotReady } from "./failures.js";
 /** @typedef {import("./crypto.js").CryptoProvider} CryptoProvider */
 /** @typedef {import("./envelope.js").Envelope} Envelope */
 /** @typedef {import("./envelope.js").Payload} Payload */
-/** @typedef {import("./session.js").SessionEvent} SessionEvent */
-/** @typedef {import("./session.js").Send} Send */
-/** @typedef {import("./session.js").Ignored} Ignored */
+/** @typedef {import("./session_events.js").SessionEvent} SessionEvent */
+/** @typedef {import("./session_events.js").Send} Send */
+/** @typedef {import("./session_events.js").Ignored} Ignored */
 
 const utf8 = new TextEncoder();
 const SALT = utf8.encode("openclaw-relay-e2e-v1");
@@ -60,7 +60,7 @@ const TAKEN = new Set(["chat.stream", "chat.done"]);
 export const UNSEALED = "a chat message came in the clear, and was not taken";
 export const UNREADABLE = "a chat message could not be decrypted with the keys of this connection";
 
-/** @type {import("./session.js").PeerInfo} */
+/** @type {import("./session_events.js").PeerInfo} */
 const PEER = Object.freeze({ name: "", version: "", caps: [], protocol: 1, verified: false });
 
 // A key that the relay refused goes out again at the pace that the relay allows.
@@ -135,7 +135,7 @@ export async function openPayload(crypto, keys, payload) {
 export class LegacySession {
   #crypto;
   #ready = false;
-  /** @type {import("./session.js").PeerInfo | null} */
+  /** @type {import("./session_events.js").PeerInfo | null} */
   #peer = null;
   /** @type {number | null} */
   #deadline = null;

@@ -13,7 +13,7 @@ const CAPS = ["cancel", "files"];
  * Version 2 with a secret, version 1 without. Throws StoreError where `atLeast` forbids that.
  * @param {object} pairing
  * @param {string} pairing.token
- * @param {import("./session.js").Secrets | null} pairing.secrets
+ * @param {import("./session_events.js").Secrets | null} pairing.secrets
  * @param {string} pairing.name
  * @param {string} pairing.version of the program
  * @param {1 | 2} [pairing.atLeast]

@@ -43,7 +43,9 @@ test("slow cryptography reorders nothing", onStage, async (t) => {
     questions.map((question) => `You said: ${question}`),
   );
   assert.equal((await long.finished).text, counted(200));
-  assert.deepEqual([...new Set(phone.states)], ["connecting", "handshaking", "ready"]);
+  // The agent may have come later than the phone.
+  const states = phone.states.filter((kind) => kind !== "agent-offline");
+  assert.deepEqual([...new Set(states)], ["connecting", "handshaking", "ready"]);
 });
 
 test("questions side by side get their own answers", onStage, async (t) => {
