@@ -323,6 +323,25 @@ async def test_without_a_camera_the_page_says_what_else_to_do(page: Page) -> Non
     await expect(page.get_by_label("Or paste the link")).to_be_visible()
 
 
+async def test_a_camera_that_is_denied_says_where_to_allow_it(
+    chromium: str, faults: Faults, relay: RelayProcess
+) -> None:
+    # There is one, and headless Chromium answers its own question with no.
+    arguments = [*BROWSER_ARGUMENTS, "--use-fake-device-for-media-stream"]
+    async with async_playwright() as playwright:
+        denying = await playwright.chromium.launch(executable_path=chromium, args=arguments)
+        here = f"http://127.0.0.1:{relay.port}"
+        async with open_context(denying, faults, base_url=here, **PHONE) as context:
+            page = await context.new_page()
+            await page.goto("/phone")
+            await button(page, "Pair an agent").click()
+            await button(page, "Scan the code").click()
+            alert = page.get_by_role("alert")
+            await expect(alert).to_contain_text("The camera is not allowed here", timeout=SOON)
+            await expect(button(page, "Scan the code")).to_be_visible()
+        await denying.close()
+
+
 def film(path: Path, code: segno.QRCode) -> None:
     """Write what a camera sees that looks at the code, as a Y4M of two frames."""
     modules = [[bool(dark) for dark in row] for row in code.matrix_iter(border=4)]
