@@ -7,11 +7,11 @@ import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Any
 
-from playwright.async_api import Page
+from playwright.async_api import Page, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import ScriptedAgent
+from tests.phone.harness import ScriptedAgent, pair
 from tests.phone.models import add, ask, bare, open_book, ready, reopened
 from tests.support.process import RelayProcess
 
@@ -231,8 +231,9 @@ async def test_a_revoked_pairing_says_so_and_keeps_what_was_said(
         assert await page.evaluate("said(pairing.conversation)") == [
             ["user", "one", "done"],
             ["agent", "You said: one", "done"],
-            ["user", "late", "waiting"],
+            ["user", "late", "failed"],
         ]
+        assert await page.evaluate("pairing.conversation.messages[2].error") == {"name": "Stopped"}
 
 
 async def test_an_agent_that_does_not_know_the_link_is_refused(
@@ -242,11 +243,14 @@ async def test_an_agent_that_does_not_know_the_link_is_refused(
     async with open_profile() as context:
         page = await open_book(await bare(context))
         await add(page, wrong.web())
-        await page.evaluate("{ pairing.conversation.send('hello'); }")
+        await page.evaluate("{ globalThis.question = pairing.conversation.send('hello'); }")
         refused = await banner(page, "refused")
         assert refused == {"kind": "refused", "action": "pair-again", "code": "SECRET_REFUSED"}
-        states = "pairing.conversation.messages.map(({ state }) => state)"
-        assert await page.evaluate(states) == ["waiting"]
+        await page.evaluate("until(pairing.conversation, () => question.settled)")
+        assert await page.evaluate("[question.state, question.error]") == [
+            "failed",
+            {"name": "PairingRefused"},
+        ]
 
 
 async def test_bandwidth_is_what_the_relay_counted_and_what_went_since(
@@ -341,3 +345,13 @@ async def test_a_tab_that_does_not_answer_loses_its_pairing(
         second = await open_book(await bare(context))
         await ready(second)
         assert await banner(first, "elsewhere-tab") == {"kind": "elsewhere-tab", "action": "here"}
+
+
+async def test_a_lost_network_is_told_at_once(page: Page, agent: ScriptedAgent) -> None:
+    await pair(page, agent)
+    notice = page.get_by_text("No network")
+    await expect(notice).to_have_count(0)
+    await page.context.set_offline(True)
+    await expect(notice.first).to_be_visible()
+    await page.context.set_offline(False)
+    await expect(notice).to_have_count(0)

@@ -83,6 +83,8 @@ async function main() {
   };
   document.addEventListener("visibilitychange", awake);
   window.addEventListener("online", awake);
+  // The line may live on, or be dead without a word.
+  window.addEventListener("offline", () => phonebook.awake());
   window.addEventListener("pageshow", (event) => event.persisted && awake());
   window.addEventListener("pagehide", () => phonebook.flush());
   document.addEventListener("visibilitychange", () => {

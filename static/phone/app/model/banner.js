@@ -36,8 +36,8 @@ export function bannerOf({ state, elsewhere, wasReady, network, pause, trouble }
     case "storage":
       return { kind: "storage", code: trouble ?? "blocked" };
   }
+  if (!network) return { kind: "offline", action: "now" };
   if (state.kind === "waiting" || state.kind === "connecting") {
-    if (!network) return { kind: "offline", action: "now" };
     if (state.kind === "waiting") {
       return { kind: "reconnecting", until: state.retryAt, action: "now" };
     }

@@ -79,3 +79,14 @@ export function failureOf(error) {
   if (error instanceof AgentError) return { name, code: error.code, text: error.message };
   return "code" in error ? { name, code: String(error.code) } : { name };
 }
+
+/**
+ * Why a pairing is over, so that nothing that waits will ever be sent.
+ * @param {{kind: string, failure?: string}} state of the library's Phone
+ * @returns {Failure | null}
+ */
+export function endOf({ kind, failure }) {
+  if (kind === "revoked" || kind === "unauthorized") return { name: "Stopped" };
+  // An agent that does not answer may be busy, and is tried again.
+  return kind === "refused" && failure !== "NO_ANSWER" ? { name: "PairingRefused" } : null;
+}

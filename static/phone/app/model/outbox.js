@@ -44,6 +44,8 @@ export class Outbox {
   /** @type {Set<Entry>} those on their way, or with the agent */
   #asking = new Set();
   #running = false;
+  /** @type {import("./message.js").Failure | null} why nothing goes out any more */
+  #over = null;
   /** until when nothing goes out, Unix milliseconds */
   #quiet = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -104,13 +106,28 @@ export class Outbox {
 
   /** There is a new session: sends what waits, unless a pause keeps it back. */
   wake() {
+    this.#over = null;
     if (!this.pause) this.#quiet = 0;
     for (const { recall } of this.#asking) recall?.ask();
     this.run();
   }
 
+  /**
+   * The pairing is over: what waits, and what is written from now on, fails.
+   * @param {import("./message.js").Failure} failure
+   */
+  end(failure) {
+    this.#over = failure;
+    for (const entry of this.#asking) {
+      if (entry.recall) this.#fail(entry, failure, entry.answer?.text ?? "");
+    }
+    this.run();
+  }
+
   /** Sends what waits, if the agent is there. Safe to call at any time. */
   async run() {
+    const over = this.#over;
+    if (over) for (const entry of [...this.#waiting]) this.#fail(entry, over, "");
     if (this.#running) return;
     this.#running = true;
     try {

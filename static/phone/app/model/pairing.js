@@ -5,7 +5,7 @@ import { PairingLink } from "../../core/link.js";
 import { Pictures } from "../storage/pictures.js";
 import { bannerOf } from "./banner.js";
 import { Conversation } from "./conversation.js";
-import { pauseOf } from "./fate.js";
+import { endOf, pauseOf } from "./fate.js";
 import { Outbox } from "./outbox.js";
 import { Place } from "./place.js";
 import { usageOf } from "./usage.js";
@@ -417,6 +417,8 @@ export class Pairing extends EventTarget {
       this.refreshAgents();
       for (const conversation of this.#conversations.values()) this.#fetch(conversation);
     }
+    const failure = endOf(phone.state);
+    if (failure) this.outbox.end(failure);
     this.#update();
   }
 
