@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import AsyncIterator
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, WebSocketRoute, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
@@ -176,3 +176,68 @@ async def test_a_quota_that_is_used_up_names_the_time_at_which_it_begins_anew(
         await screens(page, "quota")
     finally:
         await agent.stop()
+
+
+async def test_the_rate_limit_counts_down_and_what_waits_goes_out_by_itself(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay)
+    agent.link = coralmux.PairingLink.new(relay.url, relay.token(phone_messages_per_minute=8))
+    await agent.start()
+    try:
+        await pair(page, agent)
+        words = [f"word {n}" for n in range(8)]
+        for word in words:
+            await say(page, word)
+        banner = page.locator(".banner")
+        count = banner.locator("[aria-hidden]")
+        await expect(count).to_have_text(re.compile(r"Messages go on in \d+ s"), timeout=SOON)
+        first = await count.inner_text()
+        await expect(count).not_to_have_text(first)
+        # Once, without the seconds, for a screen reader.
+        await expect(banner.locator(".visually-hidden")).to_have_text(
+            "Too fast. Messages go on in a moment."
+        )
+        await expect(page.locator(".message.waiting").first).to_be_visible()
+        await expect(page.locator(".failure")).to_have_count(0)
+    finally:
+        await agent.stop()
+
+
+async def test_a_connection_that_takes_its_time_says_so(page: Page, agent: ScriptedAgent) -> None:
+    await pair(page, agent)
+    held = asyncio.Event()
+
+    async def hold(route: WebSocketRoute) -> None:
+        held.set()
+
+    await page.route_web_socket(re.compile("/ws"), hold)
+    await page.reload()
+    await expect(page.locator(".banner")).to_have_text("Connecting…")
+    assert held.is_set()
+
+
+async def test_a_page_that_comes_back_from_the_background_connects_at_once(
+    open_profile: OpenContext, faults: Faults
+) -> None:
+    faults.allow(REFUSED)
+    with relay_process() as relay:
+        agent = ScriptedAgent(relay)
+        await agent.start()
+        try:
+            base = f"http://127.0.0.1:{relay.port}"
+            async with open_profile(**{**PHONE, "base_url": base}) as context:
+                page = await context.new_page()
+                await pair(page, agent)
+                await asyncio.to_thread(relay.terminate)
+                # There is time left that nobody who has come back wants to wait.
+                await expect(page.locator(".banner [aria-hidden]")).to_have_text(
+                    re.compile(r"Reconnecting in ([3-9]|\d\d) s"), timeout=2 * SOON
+                )
+                async with page.expect_websocket(timeout=1_500):
+                    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+                await asyncio.to_thread(relay.start)
+                await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+                await expect(page.locator(".banner")).to_be_empty(timeout=2 * SOON)
+        finally:
+            await agent.stop()

@@ -14,6 +14,7 @@ from playwright.async_api import Page, expect
 
 import coralmux
 from tests.phone.harness import SOON, ScriptedAgent, pair, say, screens
+from tests.support.process import RelayProcess
 
 LIMIT = 5_000_000
 
@@ -175,6 +176,27 @@ async def test_a_picture_that_is_too_large_is_told_and_made_smaller(
     image = page.locator(".message.me .picture img")
     width, height = await image.evaluate("e => [e.naturalWidth, e.naturalHeight]")
     assert width * 1500 == height * 2000
+
+
+async def test_a_picture_that_is_scaled_down_for_an_agent_of_version_1_says_so(
+    page: Page, relay: RelayProcess
+) -> None:
+    agent = ScriptedAgent(relay, encrypted=False)
+    await agent.start()
+    try:
+        await pair(page, agent)
+        assert await page.evaluate(PHOTOGRAPH) > LIMIT
+        await expect(page.locator(".previews")).to_contain_text(
+            "Larger pictures are scaled down for this agent."
+        )
+        await page.get_by_role("button", name="Send", exact=True).click()
+        await expect(page.locator(".message.agent .foot")).to_have_count(1, timeout=60_000)
+        await expect(page.locator(".message.me .foot")).to_contain_text(
+            "Scaled down for this agent"
+        )
+        assert len(agent.asked[0].attachments[0].data) < LIMIT
+    finally:
+        await agent.stop()
 
 
 async def test_pictures_of_an_answer_are_opened_large_and_saved(
