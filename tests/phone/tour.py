@@ -89,6 +89,15 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         await expect(page.get_by_role("textbox", name="Or paste the link")).to_be_visible()
         yield "pair"
 
+        await page.goto(f"/phone#token=oc_pair_{'0' * 32}&relay=wss%3A%2F%2Frelay.example.com%2Fws")
+        await expect(page.get_by_role("link", name="Open relay.example.com")).to_be_visible()
+        yield "elsewhere"
+
+        await page.goto("about:blank")
+        await page.goto(f"/phone#token=oc_pair_{'0' * 32}")
+        await expect(page.get_by_text("Not verified", exact=True)).to_be_visible()
+        yield "confirm-not-verified"
+
         await page.goto(library.url)
         await button.filter(has_text="Connect").click()
         await button.filter(has_text="Open chat").click()
@@ -127,6 +136,10 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         await expect(page.get_by_role("search").get_by_text("2 of 2")).to_be_visible()
         yield "search"
 
+        await page.get_by_role("searchbox").fill("submarine")
+        await expect(page.get_by_role("search").get_by_role("status")).to_have_text("Not found")
+        yield "search-none"
+
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Conversation menu").click()
         await expect(page.get_by_role("menu")).to_be_visible()
@@ -136,6 +149,13 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         await to_list(page)
         await expect(page.get_by_text("Connecting")).to_have_count(0, timeout=SOON)
         yield "list"
+
+        for item in ("Rename", "Forget"):
+            await page.get_by_role("button", name="Options for Marvin").click()
+            await page.get_by_role("menuitem", name=item).click()
+            await expect(page.get_by_role("dialog")).to_be_visible()
+            yield item.lower()
+            await page.get_by_role("button", name="Cancel").click()
 
         await page.get_by_role("button", name="Options for Marvin").click()
         await page.get_by_role("menuitem", name="Details").click()
