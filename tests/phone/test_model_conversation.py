@@ -365,3 +365,16 @@ async def test_files_of_an_answer_are_kept_and_run_nowhere(
         ["a.gif", True, "image/gif", len(gif)],
         ["b.html", False, "application/octet-stream", len(page_of_theirs)],
     ]
+
+
+async def test_chosen_pictures_stay_until_they_are_sent(paired: Page) -> None:
+    outcome = await paired.evaluate(
+        """async () => {
+          const data = new Blob(["GIF89a"], { type: "image/gif" });
+          pairing.conversation.chosen = [{ name: "a.gif", type: "image/gif", data }];
+          const { chosen } = pairing.conversation;
+          pairing.conversation.send("look", chosen);
+          return [chosen.length, pairing.conversation.chosen.length];
+        }"""
+    )
+    assert outcome == [1, 0]

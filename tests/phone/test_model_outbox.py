@@ -525,3 +525,18 @@ async def test_nothing_is_lost_on_the_screen_when_the_browser_is_full(
         assert await page.evaluate(
             "until(pairing, () => pairing.banner?.kind === 'storage').then(() => pairing.banner)"
         ) == {"kind": "storage", "code": "full"}
+
+
+async def test_each_answer_stands_behind_its_question_also_after_a_reload(
+    paired: Page, agent: ScriptedAgent
+) -> None:
+    await agent.stop()
+    await paired.evaluate("until(pairing, () => !pairing.online)")
+    await paired.evaluate(SEND, ["one", "two"])
+    await agent.start()
+    expected = ["one", "You said: one", "two", "You said: two"]
+    assert [text for _, text, _ in await settled(paired)] == expected
+    await paired.evaluate("book.flush()")
+    await reopened(paired)
+    await paired.evaluate("pairing.conversation.load()")
+    assert [text for _, text, _ in await paired.evaluate(SAID)] == expected

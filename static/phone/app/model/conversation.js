@@ -27,6 +27,8 @@ export class Conversation extends EventTarget {
   messages = [];
   /** Whether the newest messages are here. */
   loaded = false;
+  /** @type {{name: string, type: string, data: Blob}[]} pictures that were chosen and not sent */
+  chosen = [];
   /** Whether the agent's memory is being asked. */
   fetching = false;
   #pairing;
@@ -127,6 +129,7 @@ export class Conversation extends EventTarget {
       pictures: pictures.map(({ name, type, data }) => this.#picture(name, type, data)),
     });
     this.draft = "";
+    this.chosen = [];
     this.#pairing.outbox.add(this, message, this.#append(message));
     this.#measure(message);
     return message;
@@ -240,7 +243,7 @@ export class Conversation extends EventTarget {
   // For the outbox and the pairing.
 
   /**
-   * An answer that begins.
+   * An answer that begins, behind its question.
    * @param {Message} question
    * @returns {Message}
    */
@@ -427,7 +430,9 @@ export class Conversation extends EventTarget {
    * @returns {Promise<void>} when it is kept
    */
   #append(message) {
-    this.messages = [...this.messages, message];
+    const question = this.messages.find(({ id }) => id === message.refId);
+    const at = question ? this.messages.indexOf(question) + 1 : this.messages.length;
+    this.messages = this.messages.toSpliced(at, 0, message);
     this.#tell("append", { message });
     if (message.role === "user") this.#pairing.noted(this);
     const appending = this.#keepNew(message).finally(() => this.#appending.delete(appending));
@@ -440,7 +445,9 @@ export class Conversation extends EventTarget {
     await this.load();
     await this.#keepPictures(message);
     // It may have been deleted meanwhile.
-    if (this.messages.includes(message)) await this.#pages.append(message);
+    if (!this.messages.includes(message)) return;
+    const question = this.messages.find(({ id }) => id === message.refId);
+    await this.#pages.append(message, question);
   }
 
   /**

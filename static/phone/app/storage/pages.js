@@ -78,12 +78,19 @@ export class Pages {
   }
 
   /**
-   * Puts a message at the end.
+   * Puts a message at the end, or behind another one, whose page may become longer.
    * @param {Kept} message
+   * @param {Kept} [before]
    * @returns {Promise<void>} when it is kept, or `onTrouble` was told
    */
-  append(message) {
+  append(message, before) {
     if (message.page !== undefined) return this.keep(message);
+    const its = before?.page === undefined ? undefined : this.#pages.get(before.page);
+    if (before && its && its.at(-1) !== before) {
+      message.page = before.page;
+      its.splice(its.indexOf(before) + 1, 0, message);
+      return this.keep(message);
+    }
     const last = Math.max(0, ...this.#pages.keys());
     const number = (this.#pages.get(last)?.length ?? 0) < PAGE ? last : last + 1;
     message.page = number;
