@@ -8,6 +8,7 @@
  */
 
 import assert from "node:assert/strict";
+import * as base64 from "../../../static/phone/core/base64.js";
 import { webCrypto } from "../../../static/phone/core/crypto.js";
 import { decode, encode } from "../../../static/phone/core/envelope.js";
 import { PhoneSession } from "../../../static/phone/core/session.js";
@@ -316,3 +317,18 @@ export function dropping(matching, { first = false } = {}) {
     return [];
   };
 }
+
+export const PUBKEY = { pubkey: base64.encode(new Uint8Array(32).map((_, n) => n)) };
+export const STEP_0 = envelope("key_exchange", "0", { v: 2, step: 0 });
+
+/** A relay that hands nothing on. */
+export const nothing = () => [];
+export const kinds = (events) => events.map(({ kind }) => kind);
+
+/** An error in the clear. */
+export function error(code, ref = "", more = {}) {
+  return envelope("chat.error", "e", { code, message: "words", ref, ...more });
+}
+
+/** The id of the last step 1 that came by. */
+export const stepOneId = (wire) => wire.seen.findLast(([, m]) => stepOf(m) === 1)[1].id;
