@@ -298,6 +298,11 @@ async def test_several_agents_each_have_a_conversation(
             assert await page.evaluate("pairing.lastMessage.text") == "bob heard two"
             raw = await page.evaluate("rawText()")
             assert "ada" not in raw.lower().split(",")
+            exported = (await page.evaluate("pairing.export()"))["text"]
+            assert "ada heard one" in exported
+            assert "bob heard two" in exported
+            await page.evaluate("pairing.clear()")
+            assert await page.evaluate("pairing.lastMessage") is None
     finally:
         await agent.stop()
 

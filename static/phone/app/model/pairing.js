@@ -276,6 +276,39 @@ export class Pairing extends EventTarget {
     await this.#save();
   }
 
+  /**
+   * Deletes what was said here with all of its agents; they may remember it.
+   * @returns {Promise<void>} never rejects
+   */
+  async clear() {
+    if (this.elsewhere) this.here();
+    await this.#starting;
+    for (const conversation of this.#all) {
+      await conversation.load();
+      await conversation.clear();
+    }
+  }
+
+  /**
+   * What was said with all of its agents, as Markdown.
+   * @param {{me?: string, date?: (at: number) => string}} [words]
+   * @returns {Promise<{name: string, text: string}>} of a file
+   */
+  async export(words) {
+    const files = [];
+    for (const conversation of this.#all) {
+      await conversation.load();
+      if (conversation.messages.length) files.push(await conversation.export(words));
+    }
+    const [{ name }] = files.length ? files : [await this.conversation.export(words)];
+    return { name, text: files.map(({ text }) => text).join("\n") };
+  }
+
+  /** The conversations with all agents that something was said to. */
+  get #all() {
+    return Object.keys(this.#record.chats).map((agentId) => this.#conversation(agentId));
+  }
+
   /** Writes what waits to be: the page is left. */
   async flush() {
     await Promise.all([...this.#conversations.values()].map((one) => one.flush()));
