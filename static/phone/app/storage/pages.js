@@ -1,5 +1,5 @@
 /**
- * The messages of a conversation at rest: pages of at most 64, each a sealed record.
+ * The messages of a conversation at rest: pages of about 64, each a sealed record.
  *
  * A new message rewrites the last page, a changed one the page that it stands on. One write of a
  * page is on its way at a time; what changes meanwhile goes into the next one.
