@@ -11,7 +11,7 @@ from playwright.async_api import Locator, Page, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say, screens
 from tests.support.process import RelayProcess
 
 # The names of all records that the page keeps.
@@ -265,6 +265,39 @@ async def test_of_several_agents_the_one_is_named_whose_messages_are_deleted(
     await expect(dialog).to_have_count(0)
     await button(page, "Back").click()
     await expect(row(page, "Agent")).to_contain_text("You said: Soup?")
+
+
+async def test_from_right_to_left_the_page_is_turned_round(
+    paired_page: Page, agent: ScriptedAgent
+) -> None:
+    page = paired_page
+    await to_list(page)
+    await page.evaluate("document.documentElement.dir = 'rtl'")
+    avatar, name, menu = [
+        await page.locator(part).evaluate("(element) => element.getBoundingClientRect().toJSON()")
+        for part in (".row-avatar", ".row-name bdi", ".row > .icon-button")
+    ]
+    assert menu["right"] < name["left"] < name["right"] < avatar["left"]
+    assert await page.evaluate(OVERFLOW) == []
+    await screens(page, "list-rtl")
+    await button(page, "Settings").click()
+    back = page.locator(".icon-back")
+    assert await back.evaluate("(icon) => getComputedStyle(icon).scale") == "-1 1"
+    small, name = [
+        await page.locator(part).evaluate("(element) => element.getBoundingClientRect().toJSON()")
+        for part in (".settings .avatar", ".settings bdi")
+    ]
+    assert small["left"] - 20 < name["right"] < small["left"]
+    await screens(page, "settings-rtl")
+
+
+async def test_with_reduced_motion_nothing_moves(page: Page) -> None:
+    moving = "getComputedStyle(document.querySelector('.button')).transitionDuration"
+    await page.goto("/phone")
+    await button(page, "Pair an agent").wait_for()
+    assert await page.evaluate(moving) != "0s"
+    await page.emulate_media(reduced_motion="reduce")
+    assert await page.evaluate(moving) == "0s"
 
 
 async def test_forgetting_from_the_chat_s_details_ends_at_the_list(paired_page: Page) -> None:

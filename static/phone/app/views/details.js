@@ -33,7 +33,7 @@ export function Details({ pairing, onBack, onForgotten }) {
           <span class="row-avatar">
             <${Avatar} pairing=${pairing} size="large" /><${Dot} online=${pairing.online} />
           </span>
-          <h2 dir="auto">${name}</h2>
+          <h2><bdi>${name}</bdi></h2>
           <button
             type="button"
             class="icon-button"

@@ -37,7 +37,7 @@ export function Settings({ phonebook, onBack, onDetails }) {
                   onClick=${() => onDetails(pairing)}
                 >
                   <${Avatar} pairing=${pairing} size="small" />
-                  <span dir="auto">${pairing.name}</span>
+                  <span><bdi>${pairing.name}</bdi></span>
                   <${Icon} name="next" />
                 </button>`,
               )}
