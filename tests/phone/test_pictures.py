@@ -136,6 +136,10 @@ async def test_pictures_are_chosen_shown_and_taken_back(page: Page, agent: Scrip
     assert await camera.get_attribute("capture") == "environment"
     await camera.set_input_files(file("shot.png", "image/png", GREEN))
     await screens(page, "composer-pictures")
+    # They are there after a look at the list.
+    await page.get_by_role("button", name="Back").click()
+    await page.get_by_role("list", name="Agents").get_by_role("button").first.click()
+    await expect(page.locator(".preview img")).to_have_count(2)
     # A caption is not needed.
     await page.get_by_role("button", name="Send", exact=True).click()
     await expect(page.locator(".message.agent .foot")).to_have_count(1, timeout=SOON)

@@ -9,16 +9,28 @@ import { Icon } from "./icons.js";
 /** @typedef {{name: string, type: string, data: Blob, url: string, trouble: string}} Item */
 
 /**
- * The pictures that were chosen and not sent.
+ * The pictures that were chosen and not sent; the conversation keeps them while it is not shown.
  *
+ * @param {import("../model/conversation.js").Conversation} conversation another one never
  * @param {number} version of the pairing's protocol
  * @param {(trouble: string) => void} onTrouble
  */
-export function usePictures(version, onTrouble) {
+export function usePictures(conversation, version, onTrouble) {
   const [, redraw] = useReducer((/** @type {number} */ count) => count + 1, 0);
-  const items = useRef(/** @type {Item[]} */ ([]));
+  const judge = (/** @type {Blob} */ data) =>
+    version === 2 && data.size > SENDABLE_BYTES
+      ? t("chat.pictureTooLarge", { size: bytes(data.size), limit: bytes(SENDABLE_BYTES) })
+      : "";
+  const shown = (/** @type {{name: string, type: string, data: Blob}} */ picture) => ({
+    ...picture,
+    url: URL.createObjectURL(picture.data),
+    trouble: judge(picture.data),
+  });
+  const [first] = useState(() => conversation.chosen.map(shown));
+  const items = useRef(/** @type {Item[]} */ (first));
   const changed = (/** @type {Item[]} */ list) => {
     items.current = list;
+    conversation.chosen = list.map(({ name, type, data }) => ({ name, type, data }));
     redraw(undefined);
   };
   useEffect(
@@ -27,10 +39,6 @@ export function usePictures(version, onTrouble) {
     },
     [],
   );
-  const judge = (/** @type {Blob} */ data) =>
-    version === 2 && data.size > SENDABLE_BYTES
-      ? t("chat.pictureTooLarge", { size: bytes(data.size), limit: bytes(SENDABLE_BYTES) })
-      : "";
   return {
     get items() {
       return items.current;
@@ -40,13 +48,9 @@ export function usePictures(version, onTrouble) {
       const all = [...files];
       const pictures = all.filter(({ type }) => type.startsWith("image/"));
       onTrouble(pictures.length < all.length ? t("chat.notAPicture") : "");
-      const added = pictures.map((data) => ({
-        name: data.name || `picture.${data.type.slice(6)}`,
-        type: data.type,
-        data,
-        url: URL.createObjectURL(data),
-        trouble: judge(data),
-      }));
+      const added = pictures.map((data) =>
+        shown({ name: data.name || `picture.${data.type.slice(6)}`, type: data.type, data }),
+      );
       changed([...items.current, ...added]);
     },
     /** @param {Item} item */

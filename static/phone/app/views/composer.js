@@ -19,7 +19,7 @@ const OVER = new Set(["revoked", "unauthorized", "refused"]);
 export function Composer({ pairing, conversation, area }) {
   const [text, setText] = useState(conversation.draft);
   const [trouble, setTrouble] = useState("");
-  const pictures = usePictures(pairing.version, setTrouble);
+  const pictures = usePictures(conversation, pairing.version, setTrouble);
   const field = useRef(/** @type {HTMLTextAreaElement | null} */ (null));
   const edited = useRef(false);
   const touch = useTouch();

@@ -37,7 +37,8 @@ export function Search({ conversation, scroller, onClose }) {
   }, [text, conversation]);
 
   const current = found?.[at] ?? null;
-  useEffect(() => {
+  // Together with the count, not a frame behind it.
+  useLayoutEffect(() => {
     if (!scroller) return undefined;
     const marking = markIn(scroller, found ?? [], current, text.trim());
     return marking.stop;
