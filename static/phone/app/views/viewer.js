@@ -26,7 +26,7 @@ export function Viewer({ pictures, first, onClose }) {
       if (before instanceof HTMLElement && before.isConnected) before.focus();
     };
   }, []);
-  useBack(onClose);
+  const leave = useBack(onClose);
   const index = pictures.indexOf(picture);
   const to = (/** @type {number} */ step) => {
     const next = pictures[index + step];
@@ -39,7 +39,7 @@ export function Viewer({ pictures, first, onClose }) {
     aria-label=${`${title}: ${picture.name}`}
     onCancel=${(/** @type {Event} */ event) => {
       event.preventDefault();
-      onClose();
+      leave();
     }}
     onKeyDown=${(/** @type {KeyboardEvent} */ event) => {
       const forward = document.documentElement.dir === "rtl" ? "ArrowLeft" : "ArrowRight";
@@ -49,7 +49,7 @@ export function Viewer({ pictures, first, onClose }) {
     }}
   >
     <div class="viewer-bar">
-      <button type="button" class="icon-button" aria-label=${t("app.close")} onClick=${onClose}>
+      <button type="button" class="icon-button" aria-label=${t("app.close")} onClick=${leave}>
         <${Icon} name="close" />
       </button>
       <p class="viewer-name">
@@ -97,18 +97,26 @@ export function Viewer({ pictures, first, onClose }) {
  * what lies beneath it.
  *
  * @param {() => void} onBack
+ * @returns {() => void} goes back. The browser does so in its own time: only then is `onBack`
+ *   called, so that nothing is opened anew upon an entry that is about to go.
  */
 function useBack(onBack) {
-  useEffect(() => {
+  const leaving = useRef(false);
+  useLayoutEffect(() => {
     const { state } = history;
     const depth = (state?.depth ?? 0) + 1;
     history.pushState({ ...state, depth, viewer: true }, "", location.pathname);
     window.addEventListener("popstate", onBack);
     return () => {
       window.removeEventListener("popstate", onBack);
-      if (history.state?.viewer) history.back();
+      if (history.state?.depth === depth && !leaving.current) history.back();
     };
   }, []);
+  return () => {
+    if (leaving.current) return;
+    leaving.current = true;
+    history.back();
+  };
 }
 
 /** @param {{picture: Picture}} props */
