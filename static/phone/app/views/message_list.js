@@ -264,15 +264,16 @@ function itemsFor(message, conversation, onDelete) {
 }
 
 /**
- * The first message that is at least partly seen.
+ * What was said in the first message that is at least partly seen; without the day and the space
+ * above it, which go when an older message of the same day comes in.
  *
  * @param {HTMLElement | null} scroller
  */
 function firstSeen(scroller) {
   if (!scroller) return null;
   const { top } = scroller.getBoundingClientRect();
-  const rows = scroller.querySelectorAll(".entry");
-  return [...rows].find((one) => one.getBoundingClientRect().bottom > top) ?? null;
+  const said = scroller.querySelectorAll(".said");
+  return [...said].find((one) => one.getBoundingClientRect().bottom > top) ?? null;
 }
 
 /**

@@ -65,6 +65,9 @@ export function keepPlace(scroller, content, onChange) {
       const before = anchor?.getBoundingClientRect().top ?? 0;
       // The browser would do it too, and then it were done twice.
       scroller.style.overflowAnchor = "none";
+      // Out of sight for a moment, it would be taken to be as high as it was when last drawn.
+      const entry = anchor?.closest(".entry");
+      if (entry instanceof HTMLElement) entry.style.contentVisibility = "visible";
       return () => {
         if (anchor?.isConnected && !atEnd) {
           scroller.scrollTop += anchor.getBoundingClientRect().top - before;
@@ -72,6 +75,7 @@ export function keepPlace(scroller, content, onChange) {
         last = scroller.scrollTop;
         requestAnimationFrame(() => {
           scroller.style.overflowAnchor = "";
+          if (entry instanceof HTMLElement) entry.style.contentVisibility = "";
         });
       };
     },
