@@ -11,7 +11,8 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, pair, say, screens
+from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, pair, say
+from tests.phone.looks import look
 from tests.support.process import RelayProcess, relay_process
 
 REFUSED = "ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET"
@@ -30,7 +31,7 @@ async def test_messages_wait_while_the_agent_is_away_and_go_out_in_order(
         await say(page, word)
     await expect(page.locator(".message.waiting")).to_have_count(3)
     await expect(page.locator(".message.waiting .state").first).to_have_text("Waiting")
-    await screens(page, "agent-offline")
+    await look(page, "agent-offline")
     await page.reload()
     await expect(page.locator(".message.waiting")).to_have_count(3)
     await agent.start()
@@ -71,7 +72,7 @@ async def test_the_relay_restarts_amid_an_answer_and_the_page_comes_back(
                     re.compile(r"Reconnecting in \d+ s"), timeout=SOON
                 )
                 await expect(banner.locator(".visually-hidden")).to_have_text("Reconnecting…")
-                await screens(page, "reconnecting")
+                await look(page, "reconnecting")
                 agent.answers(lambda message: "It was a bright morning.")
                 await asyncio.to_thread(relay.start)
                 now = banner.get_by_role("button", name="Now")
@@ -80,7 +81,7 @@ async def test_the_relay_restarts_amid_an_answer_and_the_page_comes_back(
                 await expect(banner).to_be_empty(timeout=2 * SOON)
                 # The answer that was cut says so, and can be asked for again.
                 await expect(page.locator(".failure")).to_be_visible(timeout=SOON)
-                await page.get_by_role("button", name="Try again").click()
+                await page.get_by_role("button", name="Ask again").click()
                 await expect(page.locator(".markdown").last).to_have_text(
                     "It was a bright morning.", timeout=2 * SOON
                 )
@@ -106,7 +107,7 @@ async def test_a_pairing_that_is_revoked_says_so_at_once_and_keeps_what_was_said
     await expect(field).to_be_disabled()
     await expect(field).to_have_attribute("placeholder", "Messages cannot be sent here.")
     await expect(page.locator(".markdown")).to_have_text("You said: Hello")
-    await screens(page, "revoked")
+    await look(page, "revoked")
 
 
 async def test_of_two_tabs_the_newest_serves_and_the_other_takes_it_back(
@@ -173,7 +174,7 @@ async def test_a_quota_that_is_used_up_names_the_time_at_which_it_begins_anew(
         )
         await expect(banner.locator("[aria-hidden]")).to_have_count(0)
         await expect(page.locator(".message.waiting")).to_have_count(1)
-        await screens(page, "quota")
+        await look(page, "quota")
     finally:
         await agent.stop()
 

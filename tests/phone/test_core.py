@@ -1,4 +1,4 @@
-"""The phone's library in JavaScript: its tests on Node, with a real relay and real agents."""
+"""The phone's JavaScript on Node: the library with a real relay and real agents, the app's rules."""
 
 from __future__ import annotations
 
@@ -78,6 +78,12 @@ async def test_the_library_passes_its_tests_on_node(
         )
     assert status == 0, output
     assert re.search(r"^ℹ skipped 0$", output, re.MULTILINE), output
+
+
+async def test_the_rules_of_the_app_s_model_pass_their_tests_on_node(node: str) -> None:
+    status, output = await run(node, "--test", "--test-reporter=spec", "tests/phone/model/")
+    assert status == 0, output
+    assert "ℹ skipped 0" in output
 
 
 async def test_the_page_s_ten_lines_ask_an_agent(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.async_api import Page, Request, expect
 
-from tests.phone.harness import SOON, ScriptedAgent, pair, say
+from tests.phone.harness import SOON, Faults, ScriptedAgent, pair, say
 
 LONGEST_TASK_MS = 200
 # Other tests may keep the machine busy.
@@ -181,6 +181,31 @@ async () => {
   }
 }
 """
+
+
+async def test_what_cannot_be_formatted_is_shown_as_it_was_written(
+    page: Page, agent: ScriptedAgent, faults: Faults
+) -> None:
+    faults.allow("no tables today")
+    await page.add_init_script(
+        """
+        const make = document.createElement;
+        Document.prototype.createElement = function (name, ...rest) {
+          if (name === "table") throw new Error("no tables today");
+          return make.call(this, name, ...rest);
+        };
+        """
+    )
+    await pair(page, agent)
+    table = "A **table**:\n\n| a | b |\n|---|---|\n| c | d |\n"
+    agent.answers(lambda message: table)
+    await say(page, "Go")
+    newest = page.locator(".markdown").last
+    await expect(newest).to_contain_text("| c | d |", timeout=SOON)
+    await expect(newest).to_contain_text("A **table**:")
+    agent.answers(lambda message: "And **now**?")
+    await say(page, "Go")
+    await expect(newest.get_by_text("now", exact=True)).to_be_visible(timeout=SOON)
 
 
 async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: ScriptedAgent) -> None:

@@ -144,6 +144,8 @@ async def test_the_newest_tab_serves_a_pairing_and_the_older_one_takes_it_back(
             ["user", "two", "done"],
             ["agent", "You said: two", "done"],
         ]
+        # Its list tells what goes on in the other one.
+        await first.evaluate("until(pairing, () => pairing.lastMessage.text === 'You said: two')")
         await first.evaluate("pairing.here()")
         await banner(second, "elsewhere-tab")
         assert [entry[1] for entry in await ask(first, "three")] == [

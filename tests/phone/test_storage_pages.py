@@ -76,6 +76,59 @@ async def test_a_new_message_rewrites_the_last_page_only(tab: Page) -> None:
     assert outcome == [2]
 
 
+async def test_long_messages_fill_a_page_sooner(tab: Page) -> None:
+    outcome = await tab.evaluate(
+        """async () => {
+          const { pages, all } = await fill(2);
+          const long = message("x".repeat(300_000));
+          for (const one of [long, message("next")]) await pages.append(one);
+          return [all[0].page, long.page, (await texts(await openPages()))];
+        }"""
+    )
+    assert outcome == [0, 0, ["next"]]
+
+
+async def test_what_was_said_before_the_pages_were_found_comes_behind_them(tab: Page) -> None:
+    outcome = await tab.evaluate(
+        """async () => {
+          await fill(70);
+          const { Pages } = await part("storage/pages.js");
+          const pages = new Pages(storage, (error) => troubles.push(error.name));
+          const early = [message("early"), message("also")];
+          for (const one of early) await pages.append(one);
+          await pages.remove(early[1]);
+          const before = [pages.opened, troubles.length];
+          await pages.open("page:one:x:");
+          early[0].text = "changed";
+          await pages.keep(early[0]);
+          const again = await openPages();
+          const read = [];
+          while (again.hasOlder) read.unshift(...(await texts(again)));
+          return [before, pages.opened, read.length, read.slice(-2)];
+        }"""
+    )
+    assert outcome == [[False, 3], True, 71, ["69", "changed"]]
+
+
+async def test_all_pages_can_be_deleted_also_those_that_cannot_be_read(tab: Page) -> None:
+    outcome = await tab.evaluate(
+        """async () => {
+          await fill(130);
+          const { createStore, get, set } = await import("idb-keyval");
+          const kept = createStore("coralmux", "kept");
+          const name = "page:one:x:000001";
+          await set(name, { ...(await get(name, kept)), iv: new Uint8Array(12) }, kept);
+          const pages = await openPages();
+          await texts(pages);
+          await pages.clear();
+          const left = await storage.names("page:one:x:");
+          await pages.append(message("new"));
+          return [left, await texts(await openPages())];
+        }"""
+    )
+    assert outcome == [[], ["new"]]
+
+
 async def test_a_message_that_goes_on_changing_is_written_at_once_and_once_in_a_second(
     tab: Page,
 ) -> None:

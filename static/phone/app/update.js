@@ -4,11 +4,15 @@
 export class Update extends EventTarget {
   /** @type {ServiceWorkerRegistration | null} */
   #registration = null;
+  /** Whether the new version is in use, in another tab. */
+  #elsewhere = false;
+  #applying = false;
 
-  /** Whether a new version waits to be used. */
+  /** Whether there is a new version to be used. */
   get ready() {
     // The first worker of a browser waits for nobody: there is no older page.
-    return Boolean(this.#registration?.waiting && navigator.serviceWorker.controller);
+    const waits = this.#registration?.waiting && navigator.serviceWorker.controller;
+    return this.#elsewhere || Boolean(waits);
   }
 
   /**
@@ -20,6 +24,16 @@ export class Update extends EventTarget {
    */
   async watch(url) {
     if (!navigator.serviceWorker) return;
+    let controlled = Boolean(navigator.serviceWorker.controller);
+    navigator.serviceWorker.addEventListener("controllerchange", () => {
+      if (this.#applying) {
+        location.reload();
+        return;
+      }
+      this.#elsewhere = controlled;
+      controlled = true;
+      this.#tell();
+    });
     try {
       const registration = await navigator.serviceWorker.register(url, {
         scope: location.pathname,
@@ -41,10 +55,10 @@ export class Update extends EventTarget {
 
   /** Loads the new version. */
   apply() {
-    navigator.serviceWorker.addEventListener("controllerchange", () => location.reload(), {
-      once: true,
-    });
-    this.#registration?.waiting?.postMessage({ type: "activate" });
+    const worker = this.#registration?.waiting;
+    this.#applying = true;
+    if (worker) worker.postMessage({ type: "activate" });
+    else location.reload();
   }
 
   /** @param {ServiceWorker | null} worker */

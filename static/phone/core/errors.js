@@ -181,6 +181,11 @@ export class StoreError extends CoralmuxError {
   name = "StoreError";
 }
 
+/** The pairing's secret is not in the store any more: a new link is needed. */
+export class SecretLost extends StoreError {
+  name = "SecretLost";
+}
+
 /**
  * The same error for one more who waits, with ids of its own.
  * @param {CoralmuxError} error

@@ -20,6 +20,7 @@ export {
   RelayRefused,
   ReplyIncomplete,
   RequestTimeout,
+  SecretLost,
   Stopped,
   StoreError,
 } from "./errors.js";

@@ -1,6 +1,6 @@
 /** Which version a pairing speaks: the machine that is made for what is known of it. */
 
-import { StoreError } from "./errors.js";
+import { SecretLost } from "./errors.js";
 import { LegacySession } from "./legacy.js";
 import { PhoneSession } from "./session.js";
 
@@ -10,7 +10,7 @@ import { PhoneSession } from "./session.js";
 const CAPS = ["cancel", "files"];
 
 /**
- * Version 2 with a secret, version 1 without. Throws StoreError where `atLeast` forbids that.
+ * Version 2 with a secret, version 1 without. Throws SecretLost where `atLeast` forbids that.
  * @param {object} pairing
  * @param {string} pairing.token
  * @param {import("./session_events.js").Secrets | null} pairing.secrets
@@ -25,7 +25,7 @@ export function machineFor({ token, secrets, name, version, atLeast = 1, crypto 
     return new PhoneSession({ token, secrets, identity: { name, version, caps: CAPS }, crypto });
   }
   if (atLeast === 1) return new LegacySession({ crypto });
-  throw new StoreError(
+  throw new SecretLost(
     "The secret of this pairing is not here any more, and without it nothing is sent. Pair " +
       "again with a new link.",
   );

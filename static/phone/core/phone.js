@@ -55,7 +55,7 @@ import { TimedOut, within } from "./waiting.js";
  * @property {import("./memory.js").Store} [store] keeps the pairing's secret; without one the
  *   secret that the agent hands over is lost with this object, and a new link is needed then
  * @property {1 | 2} [atLeast] 2 for a pairing that has had a secret: where neither the link nor
- *   the store has it, that is a StoreError, and nothing goes out in the clear by version 1
+ *   the store has it, that is SecretLost, and nothing goes out in the clear by version 1
  * @property {import("./crypto.js").CryptoProvider} [crypto]
  * @property {typeof globalThis.WebSocket} [WebSocket]
  * @property {Partial<import("./backoff.js").Timers>} [timers]
@@ -199,7 +199,7 @@ export class Phone extends Queries {
   /**
    * Wait until the agent is there and messages go through; who it is.
    *
-   * Rejects with PairingRefused, Stopped, StoreError, PeerOffline (the agent is not there) or
+   * Rejects with PairingRefused, Stopped, StoreError, SecretLost, PeerOffline (the agent is not there) or
    * NotConnected (the relay is not). `timeout` is in milliseconds.
    * @param {{timeout?: number, signal?: AbortSignal}} [options]
    * @returns {Promise<Agent>}

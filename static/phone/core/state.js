@@ -1,10 +1,10 @@
 /** What a phone tells of its connection: one word, and what belongs to it. */
 
-import { PairingRefused, Stopped, StoreError } from "./errors.js";
+import { PairingRefused, SecretLost, Stopped, StoreError } from "./errors.js";
 
 /**
  * @typedef {"closed" | "connecting" | "waiting" | "agent-offline" | "handshaking" | "ready"
- *   | "replaced" | "revoked" | "unauthorized" | "refused" | "storage"} Kind
+ *   | "replaced" | "revoked" | "unauthorized" | "refused" | "storage" | "lost"} Kind
  */
 
 /**
@@ -20,8 +20,9 @@ import { PairingRefused, Stopped, StoreError } from "./errors.js";
  * - revoked, unauthorized: the relay does not take the token; nothing helps but a new pairing
  * - refused: the agent does not take the pairing's secret, or does not answer (`failure`); it is
  *   tried again every minute, and by `reconnect`
- * - storage: the store failed, so a new secret could not be kept, or has lost the old one;
- *   `connect` tries again
+ * - storage: the store failed, so a secret could not be read, or a new one not be kept; `connect`
+ *   tries again
+ * - lost: the store does not have the pairing's secret any more; nothing helps but a new pairing
  *
  * @typedef {object} State
  * @property {Kind} kind
@@ -49,6 +50,7 @@ const STOPPED = { 4002: "replaced", 4003: "revoked" };
  * @returns {State}
  */
 export function stateOf({ running, online, agentOnline, ready, failure, retryAt, cause }) {
+  if (failure instanceof SecretLost) return { kind: "lost", cause: failure.message };
   if (failure instanceof StoreError) return { kind: "storage", cause: failure.message };
   if (failure instanceof Stopped) {
     return { kind: STOPPED[failure.code] ?? "unauthorized", cause: failure.message };

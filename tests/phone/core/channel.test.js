@@ -31,9 +31,9 @@ test("what once had a secret does not go on without one", async (t) => {
   const WebSocket = sockets((agent) => agent.seal("chat.done", { full_text: "Here." }));
   for (const store of [undefined, new MemoryStore()]) {
     const phone = phoneFor(t, { link }, { WebSocket, store, atLeast: 2 });
-    await assert.rejects(phone.ready(), { name: "StoreError" });
-    assert.equal((await state(phone, "storage")).kind, "storage");
-    await assert.rejects(phone.ask("Anybody?").finished, { name: "StoreError" });
+    await assert.rejects(phone.ready(), { name: "SecretLost" });
+    assert.equal((await state(phone, "lost")).kind, "lost");
+    await assert.rejects(phone.ask("Anybody?").finished, { name: "SecretLost" });
     assert.equal(phone.version, 2);
   }
   assert.equal(WebSocket.sockets.length, 0, "the relay was told of it");

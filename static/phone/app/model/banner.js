@@ -1,7 +1,8 @@
 /** The one thing to say about a pairing's connection. */
 
 /** @typedef {"connecting" | "offline" | "reconnecting" | "replaced" | "elsewhere-tab" | "revoked"
- *   | "refused" | "quota" | "rate-limit" | "agent-offline" | "storage" | "unauthorized"} Kind */
+ *   | "refused" | "lost" | "quota" | "rate-limit" | "agent-offline" | "storage"
+ *   | "unauthorized"} Kind */
 
 /**
  * `until` is the time (Unix milliseconds) at which something happens by itself, `action` what the
@@ -30,11 +31,12 @@ export function bannerOf({ state, elsewhere, wasReady, network, pause, trouble }
       return { kind: "replaced", action: "here" };
     case "revoked":
     case "unauthorized":
+    case "lost":
       return { kind: state.kind, action: "pair-again" };
     case "refused":
       return { kind: "refused", action: "pair-again", code: state.failure };
     case "storage":
-      return { kind: "storage", code: trouble ?? "blocked" };
+      return { kind: "storage", code: trouble ?? "blocked", action: "now" };
   }
   if (!network) return { kind: "offline", action: "now" };
   if (state.kind === "waiting" || state.kind === "connecting") {

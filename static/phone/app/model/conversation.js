@@ -1,11 +1,11 @@
 /** What was said between the user and one agent. */
 
-import { AttachmentError } from "../../core/errors.js";
 import { Pages } from "../storage/pages.js";
+import { Album, check } from "./album.js";
 import { merged } from "./history.js";
-import { Message, Picture } from "./message.js";
+import { markdownOf } from "./markdown_file.js";
+import { Message } from "./message.js";
 import { paced } from "./pace.js";
-import { measure, SCALABLE_BYTES, SENDABLE_BYTES } from "./scaling.js";
 
 // Milliseconds after the last key until a draft is kept.
 const DRAFT = 400;
@@ -31,16 +31,19 @@ export class Conversation extends EventTarget {
   chosen = [];
   /** Whether the agent's memory is being asked. */
   fetching = false;
+  album;
   #pairing;
   #pages;
   #draftName = "";
   #draft = "";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #draftTimer;
-  /** @type {Set<Promise<void>>} new messages that are not kept yet */
-  #appending = new Set();
+  /** Until all messages that are new are kept. */
+  #appending = Promise.resolve();
   /** @type {Promise<void> | null} */
   #loading = null;
+  /** @type {Promise<void> | null} */
+  #reading = null;
   /** @type {Promise<void> | null} */
   #older = null;
   #changed = paced((/** @type {Message} */ message) => this.#tell("change", { message }));
@@ -54,6 +57,7 @@ export class Conversation extends EventTarget {
     this.agentId = agentId;
     this.#pairing = pairing;
     this.#pages = new Pages(pairing.storage, pairing.trouble);
+    this.album = new Album(pairing);
   }
 
   /** Whether there are messages before those in `messages`. */
@@ -63,7 +67,7 @@ export class Conversation extends EventTarget {
 
   /** Answers that ended and were not seen. */
   get unread() {
-    return this.#pairing.chat(this.agentId).unread;
+    return this.#pairing.chats.about(this.agentId).unread;
   }
 
   /** What was typed and not sent. */
@@ -107,26 +111,13 @@ export class Conversation extends EventTarget {
   send(text, pictures = []) {
     const live = this.#pairing.live(this);
     if (live !== this) return live.send(text, pictures);
-    const limit = this.#pairing.version === 2 ? SENDABLE_BYTES : SCALABLE_BYTES;
-    for (const { type, data } of pictures) {
-      if (!type.startsWith("image/")) {
-        throw new AttachmentError("This is no picture. Only pictures can be sent.", {
-          code: "NOT_A_PICTURE",
-        });
-      }
-      if (data.size > limit) {
-        throw new AttachmentError(
-          `This picture is too large: at most ${limit / 1e6} MB can be sent. Send a smaller one.`,
-          { code: "TOO_LARGE" },
-        );
-      }
-    }
+    for (const picture of pictures) check(picture, this.#pairing.version);
     const message = new Message({
       id: crypto.randomUUID(),
       role: "user",
       text,
       state: "waiting",
-      pictures: pictures.map(({ name, type, data }) => this.#picture(name, type, data)),
+      pictures: pictures.map((picture) => this.album.picture(picture)),
     });
     this.draft = "";
     this.chosen = [];
@@ -173,9 +164,9 @@ export class Conversation extends EventTarget {
     this.#pairing.outbox.drop(message);
     this.messages = this.messages.filter((other) => other !== message);
     this.#tell("remove", { message });
-    this.#pairing.noted(this);
+    this.#pairing.chats.noted(this);
     await this.#pages.remove(message);
-    await this.#forgetPictures([message]);
+    await this.album.forget([message]);
   }
 
   /**
@@ -190,9 +181,9 @@ export class Conversation extends EventTarget {
     this.messages = [];
     this.#tell("change");
     this.markRead();
-    this.#pairing.noted(this);
-    await this.#pages.replace([]);
-    await this.#forgetPictures(messages);
+    this.#pairing.chats.noted(this);
+    await this.#pages.clear();
+    await this.album.forget(messages);
   }
 
   /**
@@ -215,29 +206,21 @@ export class Conversation extends EventTarget {
 
   /**
    * The whole conversation as Markdown.
-   * @param {{me?: string, date?: (at: number) => string}} [words]
-   * @returns {Promise<{name: string, text: string}>} of a file
+   * @param {import("./markdown_file.js").Words} [words]
+   * @returns {Promise<import("./markdown_file.js").MarkdownFile>}
    */
-  async export({ me = "You", date = (at) => new Date(at).toISOString() } = {}) {
+  async export(words) {
     while (this.hasOlder) await this.loadOlder();
-    const agent = this.#pairing.nameOf(this.agentId);
-    const parts = this.messages.map(({ role, text, at, pictures, links }) => {
-      const files = pictures.map(({ name }) => `*${name}*`);
-      const addresses = links.map(({ url }) => `<${url}>`);
-      const heading = `**${role === "user" ? me : agent}**, ${date(at)}`;
-      return [heading, text, ...files, ...addresses].filter(Boolean).join("\n\n");
-    });
-    const name = `${agent.replace(/[^\p{L}\p{N} _-]/gu, "").trim() || "conversation"}.md`;
-    return { name, text: `${[`# ${agent}`, ...parts].join("\n\n")}\n` };
+    return markdownOf(this.messages, this.#pairing.chats.nameOf(this.agentId), words);
   }
 
   /** The user has seen all that is here. */
   markRead() {
-    const chat = this.#pairing.chat(this.agentId);
+    const chat = this.#pairing.chats.about(this.agentId);
     if (!chat.unread) return;
     chat.unread = 0;
     this.#tell("change");
-    this.#pairing.noted(this);
+    this.#pairing.chats.noted(this);
   }
 
   // For the outbox and the pairing.
@@ -282,42 +265,11 @@ export class Conversation extends EventTarget {
    * @param {Message} answer
    */
   async ended(answer) {
-    this.#pairing.chat(this.agentId).unread += 1;
+    this.#pairing.chats.about(this.agentId).unread += 1;
     this.#tell("change", { message: answer });
-    this.#pairing.noted(this);
-    await this.#keepPictures(answer);
+    this.#pairing.chats.noted(this);
+    await this.album.keep(answer);
     await this.#pages.keep(answer);
-  }
-
-  /**
-   * @param {string} name
-   * @param {string} type MIME
-   * @param {Blob} data
-   * @returns {Promise<Picture>}
-   */
-  async received(name, type, data) {
-    const picture = this.#picture(name, type, data);
-    Object.assign(picture, await measure(picture));
-    return picture;
-  }
-
-  /**
-   * A file of an answer that is on its way.
-   * @param {Message} answer
-   * @param {string} name
-   * @param {number} size bytes
-   * @param {number} progress 0 to 1
-   */
-  receiving(answer, name, size, progress) {
-    let picture = answer.pictures.find((one) => one.name === name && one.coming);
-    if (!picture) {
-      picture = this.#picture(name, "image/*", new Blob([]));
-      picture.size = size;
-      picture.coming = true;
-      answer.pictures = [...answer.pictures, picture];
-    }
-    picture.progress = progress;
-    this.#changed(answer);
   }
 
   /**
@@ -336,7 +288,7 @@ export class Conversation extends EventTarget {
       this.messages = [...older, ...this.messages];
       await this.#pages.replace(this.messages);
       this.#tell("older", { messages: older });
-      this.#pairing.noted(this);
+      this.#pairing.chats.noted(this);
     } finally {
       this.fetching = false;
       this.#tell("change");
@@ -345,7 +297,7 @@ export class Conversation extends EventTarget {
 
   /** Writes what waits to be written. */
   async flush() {
-    await Promise.all(this.#appending);
+    await this.#appending;
     await Promise.all([this.#pages.flush(), this.#draftTimer && this.#keepDraft()]);
   }
 
@@ -361,27 +313,50 @@ export class Conversation extends EventTarget {
 
   async #load() {
     await this.#pairing.starting;
+    await this.#read();
+    this.loaded = true;
+    this.#tell("change");
+    this.#pairing.outbox.run();
+  }
+
+  /**
+   * Reads the newest messages, and those before them in which something waits.
+   * @returns {Promise<void>}
+   */
+  #read() {
+    this.#reading ??= this.#readNow().finally(() => {
+      this.#reading = null;
+    });
+    return this.#reading;
+  }
+
+  async #readNow() {
+    const said = new Set(this.messages);
     try {
-      const { id, storage } = this.#pairing;
-      const digits = await storage.digits(id, this.agentId);
-      this.#draftName = `draft:${id}:${digits}`;
-      await this.#pages.open(`page:${id}:${digits}:`);
-      this.#draft ||= (await storage.read(this.#draftName)) ?? "";
+      await this.#open();
     } catch (error) {
       this.#pairing.trouble(error);
     }
     do await this.#loadOlder();
-    while (this.hasOlder && this.#unsettled());
-    this.loaded = true;
-    this.#tell("change");
-    if (!this.#pairing.elsewhere) this.#resume();
-    this.#pairing.outbox.run();
+    while (this.hasOlder && this.messages.some(({ settled }) => !settled));
+    if (!this.#pairing.elsewhere) this.#resume(this.messages.filter((one) => !said.has(one)));
   }
 
-  /** What was on its way when the page was left goes on, or is told to have failed. */
-  #resume() {
-    const unsettled = this.messages.filter(({ settled }) => !settled);
+  async #open() {
+    const { id, storage } = this.#pairing;
+    const digits = await storage.digits(id, this.agentId);
+    await this.#pages.open(`page:${id}:${digits}:`);
+    this.#draftName = `draft:${id}:${digits}`;
+    this.#draft ||= (await storage.read(this.#draftName)) ?? "";
+  }
+
+  /**
+   * What was on its way when the page was left goes on, or is told to have failed.
+   * @param {Message[]} messages
+   */
+  #resume(messages) {
     const { outbox, version } = this.#pairing;
+    const unsettled = messages.filter(({ settled }) => !settled);
     for (const message of unsettled.filter(({ role }) => role === "agent")) {
       const question = unsettled.find(({ id }) => id === message.refId);
       if (message.text && question) {
@@ -420,11 +395,6 @@ export class Conversation extends EventTarget {
     }
   }
 
-  /** Whether the oldest message that is here may have others before it that wait. */
-  #unsettled() {
-    return this.messages.some(({ settled }) => !settled);
-  }
-
   /**
    * @param {Message} message
    * @returns {Promise<void>} when it is kept
@@ -434,58 +404,36 @@ export class Conversation extends EventTarget {
     const at = question ? this.messages.indexOf(question) + 1 : this.messages.length;
     this.messages = this.messages.toSpliced(at, 0, message);
     this.#tell("append", { message });
-    if (message.role === "user") this.#pairing.noted(this);
-    const appending = this.#keepNew(message).finally(() => this.#appending.delete(appending));
-    this.#appending.add(appending);
-    return appending;
+    if (message.role === "user") this.#pairing.chats.noted(this);
+    // In this order they are read again, however long the pictures of one take.
+    this.#appending = this.#appending.then(() => this.#keepNew(message));
+    return this.#appending;
   }
 
   /** @param {Message} message */
   async #keepNew(message) {
     await this.load();
-    await this.#keepPictures(message);
+    // What could not be read then may be read now.
+    if (!this.#pages.opened) await this.#read();
+    await this.album.keep(message);
     // It may have been deleted meanwhile.
     if (!this.messages.includes(message)) return;
     const question = this.messages.find(({ id }) => id === message.refId);
     await this.#pages.append(message, question);
   }
 
-  /**
-   * @param {string} name
-   * @param {string} type
-   * @param {Blob} data
-   */
-  #picture(name, type, data) {
-    const fields = { id: crypto.randomUUID(), name, type, size: data.size };
-    return new Picture(fields, this.#pairing.pictures, data);
-  }
-
   /** @param {Message} message */
   async #measure(message) {
     if (!message.pictures.length) return;
-    await Promise.all(
-      message.pictures.map(async (picture) => Object.assign(picture, await measure(picture))),
-    );
+    await this.album.measure(message);
     await this.update(message);
-  }
-
-  /** @param {Message} message */
-  async #keepPictures({ pictures }) {
-    await Promise.all(pictures.map((picture) => picture.keep().catch(this.#pairing.trouble)));
-  }
-
-  /** @param {Message[]} messages */
-  async #forgetPictures(messages) {
-    const pictures = messages.flatMap((message) => message.pictures);
-    for (const picture of pictures) picture.release();
-    if (!pictures.length) return;
-    await this.#pairing.pictures.remove(pictures.map(({ id }) => id)).catch(this.#pairing.trouble);
   }
 
   async #keepDraft() {
     clearTimeout(this.#draftTimer);
     this.#draftTimer = undefined;
     await this.load();
+    if (!this.#draftName) return;
     const { storage, trouble } = this.#pairing;
     const kept = this.#draft
       ? storage.write(this.#draftName, this.#draft)

@@ -15,8 +15,10 @@ import { AgentError, CoralmuxError, RelayRefused } from "../../core/errors.js";
 // Times that a question goes out although its agent reports that it never came.
 const TRIES = 3;
 
-// Milliseconds, where the relay does not say when.
+// Milliseconds, where the relay does not say when; and the longest that it is believed.
 const RATE_PAUSE = 10_000;
+const RATE_PAUSE_MAX = 120_000;
+const QUOTA_PAUSE_MAX = 32 * 24 * 3_600_000;
 
 /** Errors that say that the question did not get there, and that waiting helps. */
 const UNDELIVERED = ["NotConnected", "PeerOffline", "PairingRefused", "Stopped", "StoreError"];
@@ -54,7 +56,8 @@ export function fateOf(error, { version, heard, tries, now }) {
  */
 export function pauseOf(code, retryAfterMs, now) {
   if (code === "RATE_LIMITED") {
-    return { kind: "rate-limit", until: now + (retryAfterMs ?? RATE_PAUSE), code };
+    const wait = Math.min(retryAfterMs ?? RATE_PAUSE, RATE_PAUSE_MAX);
+    return { kind: "rate-limit", until: now + wait, code };
   }
   if (code === "DAILY_QUOTA_EXCEEDED" || code === "MONTHLY_QUOTA_EXCEEDED") {
     const date = new Date(now);
@@ -63,7 +66,8 @@ export function pauseOf(code, retryAfterMs, now) {
       code === "DAILY_QUOTA_EXCEEDED"
         ? Date.UTC(year, month, day + 1)
         : Date.UTC(year, month + 1, 1);
-    return { kind: "quota", until: retryAfterMs === null ? reset : now + retryAfterMs, code };
+    const wait = Math.min(retryAfterMs ?? reset - now, QUOTA_PAUSE_MAX);
+    return { kind: "quota", until: now + wait, code };
   }
   return null;
 }
@@ -86,6 +90,7 @@ export function failureOf(error) {
  * @returns {Failure | null}
  */
 export function endOf({ kind, failure }) {
+  if (kind === "lost") return { name: "SecretLost" };
   if (kind === "revoked" || kind === "unauthorized") return { name: "Stopped" };
   // An agent that does not answer may be busy, and is tried again.
   return kind === "refused" && failure !== "NO_ANSWER" ? { name: "PairingRefused" } : null;

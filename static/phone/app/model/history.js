@@ -41,18 +41,28 @@ export function merged(entries, here) {
 
 /**
  * The answer to a question, if the agent remembers both.
- * @param {Entry[]} entries oldest first
- * @param {string} question
- * @param {number} [repeated] how often the same was asked after it
+ * @param {Entry[]} entries oldest first, maybe only the newest of them
+ * @param {Message} question
+ * @param {readonly Message[]} here the newest messages of its conversation, as many
  * @returns {string | null}
  */
-export function answerTo(entries, question, repeated = 0) {
-  const same = entries.flatMap(({ role, content }, index) =>
-    role === "user" && content === question ? [index] : [],
+export function answerTo(entries, question, here) {
+  const asked = here.filter(
+    ({ role, text, state }) => role === "user" && text === question.text && state !== "waiting",
   );
-  const asked = same.at(-1 - repeated);
-  const next = asked === undefined ? undefined : entries[asked + 1];
-  return next?.content && roleOf(next.role) === "agent" ? next.content : null;
+  const place = asked.indexOf(question);
+  if (place < 0) return null;
+  const remembered = entries.flatMap(({ role, content }, index) =>
+    role === "user" && content === question.text ? [index] : [],
+  );
+  const found = remembered.at(place - asked.length);
+  const next = found === undefined ? undefined : entries[found + 1];
+  if (!next?.content || roleOf(next.role) !== "agent") return null;
+  // An agent may remember a question with its answer only: until then the one found is one that
+  // was asked before.
+  const earlier = asked.slice(0, place).map((message) => here[here.indexOf(message) + 1]?.text);
+  const all = remembered.length >= asked.length;
+  return all || !earlier.includes(next.content) ? next.content : null;
 }
 
 /** @param {string} role */

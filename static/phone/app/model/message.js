@@ -17,8 +17,11 @@ const INERT = "application/octet-stream";
 export class Picture {
   /** @type {number | undefined} 0 to 1 while it is on its way */
   progress;
-  /** Whether it is still on its way here, so that there is nothing to show but `progress`. */
-  coming = false;
+  /**
+   * The id of a file that is still on its way here, so that there is nothing to show but `progress`.
+   * @type {string | null}
+   */
+  coming = null;
   #store;
   /** @type {Blob | null} while it is not kept */
   #blob = null;

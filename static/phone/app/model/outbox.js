@@ -6,10 +6,8 @@
  * known to have arrived goes back to its place.
  */
 
-import { AttachmentError } from "../../core/errors.js";
 import { failureOf, fateOf } from "./fate.js";
 import { Recall } from "./recall.js";
-import { scaled } from "./scaling.js";
 
 /** @typedef {import("./message.js").Message} Message */
 /** @typedef {import("./conversation.js").Conversation} Conversation */
@@ -107,6 +105,8 @@ export class Outbox {
   /** There is a new session: sends what waits, unless a pause keeps it back. */
   wake() {
     this.#over = null;
+    // The relay refuses anew what it does not want yet.
+    if (this.pause?.kind === "rate-limit") this.hold(null);
     if (!this.pause) this.#quiet = 0;
     for (const { recall } of this.#asking) recall?.ask();
     this.run();
@@ -217,11 +217,13 @@ export class Outbox {
     if (entry.dropped || !phone) return;
     let attachments;
     try {
-      attachments = await this.#attachments(entry, phone);
+      attachments = await conversation.album.attachments(question, phone);
     } catch (error) {
-      this.#failed(entry, error);
+      // A picture that cannot be read, or made small enough: trying again does not help.
+      await this.#fail(entry, failureOf(error), "");
       return;
     }
+    if (question.pictures.some((picture) => picture.scaled)) conversation.update(question);
     if (entry.dropped) return;
     entry.tries += 1;
     entry.heard = false;
@@ -275,9 +277,10 @@ export class Outbox {
       answer.tool = tool;
       conversation.grow(answer);
     });
-    on("progress", ({ name, received, total }) => {
+    on("progress", (progress) => {
       const answer = /** @type {Message} */ (entry.answer);
-      conversation.receiving(answer, name, total, total ? received / total : 1);
+      conversation.album.receiving(answer, progress);
+      conversation.grow(answer);
     });
   }
 
@@ -311,11 +314,7 @@ export class Outbox {
     const files = attachments.filter((one) => one.data);
     answer.links = attachments.filter((one) => one.url).map(({ url, name }) => ({ url, name }));
     answer.text = text;
-    answer.pictures = await Promise.all(
-      files.map(({ name, type, data }) =>
-        conversation.received(name, type, data instanceof Blob ? data : new Blob([data], { type })),
-      ),
-    );
+    answer.pictures = await Promise.all(files.map((file) => conversation.album.received(file)));
     answer.tool = null;
     answer.error = failure;
     answer.state = state;
@@ -406,34 +405,6 @@ export class Outbox {
     this.run();
   }
 
-  /**
-   * @param {Entry} entry
-   * @param {import("../../core/index.js").Phone} phone
-   * @returns {Promise<import("../../core/phone.js").Attachment[]>}
-   */
-  async #attachments({ conversation, question }, phone) {
-    const { pictures } = question;
-    const room = Math.floor(phone.maxInlineBytes / Math.max(1, pictures.length));
-    return await Promise.all(
-      pictures.map(async (picture) => {
-        const { name, type } = picture;
-        const whole = await picture.blob();
-        if (phone.version === 2) return { name, type, data: whole };
-        const data = await scaled(whole, room);
-        if (!data) {
-          throw new AttachmentError("This picture cannot be made small enough. Send another one.", {
-            code: "TOO_LARGE_INLINE",
-          });
-        }
-        if (data !== whole) {
-          picture.scaled = true;
-          conversation.update(question);
-        }
-        return { name, type: data.type, data };
-      }),
-    );
-  }
-
   /** @param {Message} message */
   #find(message) {
     const found = (/** @type {Entry} */ { question, answer }) =>
@@ -450,26 +421,29 @@ export class Outbox {
     this.#onChange();
   }
 
-  /** @param {Entry} entry */
+  /**
+   * Before those that stand behind it in its conversation. Clocks are set; places stay.
+   * @param {Entry} entry
+   */
   #wait(entry) {
-    this.#waiting.push(entry);
-    this.#waiting.sort((one, other) => one.question.at - other.question.at);
+    const { messages } = entry.conversation;
+    const place = messages.indexOf(entry.question);
+    const next = this.#waiting.findIndex(
+      ({ conversation, question }) =>
+        conversation === entry.conversation && messages.indexOf(question) > place,
+    );
+    this.#waiting.splice(next < 0 ? this.#waiting.length : next, 0, entry);
   }
 
   /** @param {number} until Unix milliseconds */
   #rest(until) {
     this.#quiet = until;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(
-      () => {
-        if (Date.now() < this.#quiet) {
-          this.#rest(this.#quiet);
-          return;
-        }
-        if (this.pause) this.hold(null);
-        else this.run();
-      },
-      Math.min(Math.max(0, until - Date.now()), LONGEST),
-    );
+    const wait = Math.min(Math.max(0, until - Date.now()), LONGEST);
+    this.#timer = setTimeout(() => {
+      if (Date.now() < this.#quiet) this.#rest(this.#quiet);
+      else if (this.pause) this.hold(null);
+      else this.run();
+    }, wait);
   }
 }

@@ -4,36 +4,13 @@ import { Phone } from "../../core/index.js";
 import { PairingLink } from "../../core/link.js";
 import { Pictures } from "../storage/pictures.js";
 import { bannerOf } from "./banner.js";
-import { Conversation } from "./conversation.js";
+import { Chats } from "./chats.js";
 import { endOf, pauseOf } from "./fate.js";
 import { Outbox } from "./outbox.js";
 import { Place } from "./place.js";
 import { usageOf } from "./usage.js";
 
-/** @typedef {import("../../core/queries.js").AgentProfile} AgentProfile */
-
-/**
- * What is remembered of the conversation with one agent: answers that were not seen, whether
- * something waits, whether the agent was asked for what it remembers, and what was said last.
- * @typedef {{unread: number, open: boolean, fetched: boolean, last: Last | null}} Chat
- */
-
-/** @typedef {{text: string, at: number, role: "user" | "agent"}} Last the beginning of its text */
-
-/**
- * What is kept of a pairing, sealed.
- * @typedef {object} PairingRecord
- * @property {string} relay
- * @property {string} token
- * @property {1 | 2} version
- * @property {string} name the user's
- * @property {string} agentName the agent's
- * @property {boolean} verified
- * @property {number} addedAt
- * @property {string} agentId
- * @property {AgentProfile[]} agents
- * @property {{[agentId: string]: Chat}} chats
- */
+/** @typedef {import("./record.js").PairingRecord} PairingRecord */
 
 /**
  * What a pairing needs; the phonebook has it.
@@ -42,22 +19,17 @@ import { usageOf } from "./usage.js";
  * @property {import("../../core/crypto.js").CryptoProvider} crypto
  * @property {typeof globalThis.WebSocket} WebSocket
  * @property {LockManager | undefined} locks
+ * @property {() => void} onKept what is known of a pairing was written
  * @property {(pairing: Pairing) => void} onForgotten
  */
-
-// Characters of the last message that a list shows.
-const PREVIEW = 160;
 
 /** Its events: "change" (anything of what it knows), "banner" (`banner` is another one). */
 export class Pairing extends EventTarget {
   /** Whether another tab serves this pairing. */
   elsewhere = false;
-  #record;
-  #means;
   /** @type {Phone | null} */
-  #phone = null;
-  /** @type {Map<string, Conversation>} by agent */
-  #conversations = new Map();
+  phone = null;
+  #means;
   #place;
   /** @type {Promise<void> | null} until what is kept was read after the other tab's last write */
   #starting = null;
@@ -78,11 +50,12 @@ export class Pairing extends EventTarget {
   constructor(id, record, means) {
     super();
     this.id = id;
-    this.#record = record;
+    this.record = record;
     this.#means = means;
     this.storage = means.storage;
     this.pictures = new Pictures(means.storage, id);
     this.outbox = this.#newOutbox();
+    this.chats = new Chats(this);
     this.#place = new Place(
       id,
       means.locks,
@@ -97,61 +70,57 @@ export class Pairing extends EventTarget {
   // What it is.
 
   get token() {
-    return this.#record.token;
+    return this.record.token;
   }
 
   /** Host and port of the relay. */
   get relay() {
-    return new URL(this.#record.relay).host;
+    return new URL(this.record.relay).host;
   }
 
   /** The user's name for it, else the agent's. */
   get name() {
-    return this.#record.name || this.agentName;
+    return this.record.name || this.agentName;
   }
 
   /** What the agent calls itself; "Agent" before it has. */
   get agentName() {
-    return this.#record.agentName || "Agent";
+    return this.record.agentName || "Agent";
   }
 
   /** Of the agent's program; "" while it is not there. */
   get agentVersion() {
-    return this.#phone?.agent?.version ?? "";
+    return this.phone?.agent?.version ?? "";
   }
 
   /** Whether the agent has proved that it holds the link's secret. */
   get verified() {
-    return this.#record.verified;
+    return this.record.verified;
   }
 
   /** The version of the protocol: 2 by link, 1 by token alone. */
   get version() {
-    return this.#record.version;
+    return this.record.version;
   }
 
   /** Unix milliseconds. */
   get addedAt() {
-    return this.#record.addedAt;
+    return this.record.addedAt;
   }
 
   /** Answers that were not seen, in all conversations. */
   get unread() {
-    return Object.values(this.#record.chats).reduce((sum, { unread }) => sum + unread, 0);
+    return this.chats.unread;
   }
 
-  /**
-   * What was said last, to whichever agent.
-   * @returns {Last | null}
-   */
+  /** What was said last, to whichever agent. */
   get lastMessage() {
-    const all = Object.values(this.#record.chats).map(({ last }) => last);
-    return all.reduce((one, other) => ((other?.at ?? 0) > (one?.at ?? 0) ? other : one), null);
+    return this.chats.last;
   }
 
   /** Whether the agent is there, and messages go through. */
   get online() {
-    return this.#phone?.state.kind === "ready";
+    return this.phone?.state.kind === "ready";
   }
 
   get banner() {
@@ -160,40 +129,23 @@ export class Pairing extends EventTarget {
 
   /** @returns {import("./usage.js").Usage | null} */
   get usage() {
-    const greeting = this.#phone?.greeting;
-    return greeting ? usageOf(greeting, this.#phone?.traffic ?? 0) : null;
+    const greeting = this.phone?.greeting;
+    return greeting ? usageOf(greeting, this.phone?.traffic ?? 0) : null;
   }
 
-  /**
-   * The agents among which one can choose, none where there is one only. The id "" stands for
-   * whoever answers, where something was said before the agents were known.
-   * @returns {AgentProfile[]}
-   */
+  /** The agents among which one can choose, none where there is one only. */
   get agents() {
-    const { agents, chats } = this.#record;
-    if (agents.length < 2) return [];
-    if (!chats[""]?.last) return agents;
-    const anyone = {
-      id: "",
-      name: this.agentName,
-      description: null,
-      avatarUrl: null,
-      model: null,
-    };
-    return [anyone, ...agents];
+    return this.chats.agents;
   }
 
   /** The chosen agent. */
   get agentId() {
-    return this.#record.agentId;
+    return this.record.agentId;
   }
 
   /** The conversation with the chosen agent; its messages are read when it is first asked for. */
   get conversation() {
-    const conversation = this.#conversation(this.agentId);
-    conversation.load();
-    this.#fetch(conversation);
-    return conversation;
+    return this.chats.chosen;
   }
 
   // What can be done with it.
@@ -206,7 +158,7 @@ export class Pairing extends EventTarget {
 
   /** Leaves the relay. */
   close() {
-    this.#phone?.close();
+    this.phone?.close();
     this.#place.close();
     this.#update();
   }
@@ -214,19 +166,21 @@ export class Pairing extends EventTarget {
   /** Takes the place back, from another tab or another device. */
   here() {
     if (this.elsewhere) this.#serve();
-    else this.#phone?.reconnect();
+    else this.phone?.reconnect();
   }
 
   /** Comes back at once. */
   now() {
-    this.#phone?.reconnect();
+    // Where the storage failed it is not running any more.
+    if (this.phone?.state.kind === "storage") this.phone.connect();
+    else this.phone?.reconnect();
   }
 
   /** Back from the background: finds out whether the connection lives, or comes back. */
   awake() {
-    const kind = this.#phone?.state.kind;
-    if (kind === "waiting") this.#phone?.reconnect();
-    else if (kind !== "replaced") this.#phone?.checkAlive();
+    const kind = this.phone?.state.kind;
+    if (kind === "waiting" || kind === "storage") this.now();
+    else if (kind !== "replaced") this.phone?.checkAlive();
     this.#update();
   }
 
@@ -234,8 +188,8 @@ export class Pairing extends EventTarget {
   async rename(name) {
     if (this.elsewhere) this.here();
     await this.#starting;
-    this.#record.name = name.trim();
-    await this.#save();
+    this.record.name = name.trim();
+    await this.save();
   }
 
   /**
@@ -244,10 +198,15 @@ export class Pairing extends EventTarget {
    */
   async forget() {
     this.#forgotten = true;
+    try {
+      // Nothing is kept of it any more, whoever writes it: this tab, or another one that serves it.
+      await this.storage.wipe(this.id);
+    } catch (error) {
+      this.#forgotten = false;
+      throw error;
+    }
     this.#stop();
     this.#place.close();
-    // Another tab that serves it hears of this, and nothing that it writes is kept any more.
-    await this.storage.wipe(this.id);
     this.#means.onForgotten(this);
   }
 
@@ -257,23 +216,8 @@ export class Pairing extends EventTarget {
    */
   chooseAgent(id) {
     if (id === this.agentId) return;
-    this.#record.agentId = id;
-    this.#save();
-  }
-
-  /**
-   * Asks which agents there are.
-   * @returns {Promise<void>} never rejects: an agent that does not say is alone
-   */
-  async refreshAgents() {
-    const agents = await this.#phone?.agents().catch(() => null);
-    if (!agents) return;
-    const { chats, agentId } = this.#record;
-    this.#record.agents = agents;
-    const gone = agentId !== "" && !agents.some(({ id }) => id === agentId);
-    const undecided = agentId === "" && agents.length > 1 && !chats[""]?.last;
-    if (gone || undecided) this.#record.agentId = agents.length > 1 ? agents[0].id : "";
-    await this.#save();
+    this.record.agentId = id;
+    this.save();
   }
 
   /**
@@ -283,7 +227,7 @@ export class Pairing extends EventTarget {
   async clear() {
     if (this.elsewhere) this.here();
     await this.#starting;
-    for (const conversation of this.#all) {
+    for (const conversation of this.chats.all) {
       await conversation.load();
       await conversation.clear();
     }
@@ -291,12 +235,12 @@ export class Pairing extends EventTarget {
 
   /**
    * What was said with all of its agents, as Markdown.
-   * @param {{me?: string, date?: (at: number) => string}} [words]
-   * @returns {Promise<{name: string, text: string}>} of a file
+   * @param {import("./markdown_file.js").Words} [words]
+   * @returns {Promise<import("./markdown_file.js").MarkdownFile>}
    */
   async export(words) {
     const files = [];
-    for (const conversation of this.#all) {
+    for (const conversation of this.chats.all) {
       await conversation.load();
       if (conversation.messages.length) files.push(await conversation.export(words));
     }
@@ -304,14 +248,9 @@ export class Pairing extends EventTarget {
     return { name, text: files.map(({ text }) => text).join("\n") };
   }
 
-  /** The conversations with all agents that something was said to. */
-  get #all() {
-    return Object.keys(this.#record.chats).map((agentId) => this.#conversation(agentId));
-  }
-
   /** Writes what waits to be: the page is left. */
   async flush() {
-    await Promise.all([...this.#conversations.values()].map((one) => one.flush()));
+    await Promise.all(this.chats.open.map((one) => one.flush()));
   }
 
   /**
@@ -320,6 +259,16 @@ export class Pairing extends EventTarget {
    */
   get starting() {
     return this.#starting;
+  }
+
+  /** Reads what the tab that serves it has written. */
+  async refresh() {
+    if (!this.elsewhere) return;
+    const record = await this.storage.read(`pairing:${this.id}`).catch(() => null);
+    if (!record || !this.elsewhere) return;
+    // Which agent is looked at is this tab's own affair.
+    this.record = { ...record, agentId: this.agentId };
+    this.dispatchEvent(new CustomEvent("change"));
   }
 
   /** Another tab serves it. */
@@ -331,41 +280,13 @@ export class Pairing extends EventTarget {
   // For conversations.
 
   /**
-   * @param {string} agentId
-   * @returns {Chat}
-   */
-  chat(agentId) {
-    this.#record.chats[agentId] ??= { unread: 0, open: false, fetched: false, last: null };
-    return this.#record.chats[agentId];
-  }
-
-  /** @param {string} agentId */
-  nameOf(agentId) {
-    const agent = agentId && this.#record.agents.find(({ id }) => id === agentId);
-    return agent ? agent.name || this.name : this.name;
-  }
-
-  /**
    * The conversation that is written to. Where another tab serves the pairing this one takes its
    * place, and reads everything anew.
-   * @param {Conversation} conversation
-   * @returns {Conversation}
+   * @param {import("./conversation.js").Conversation} conversation
    */
   live(conversation) {
     if (this.elsewhere) this.here();
-    return this.#conversation(conversation.agentId);
-  }
-
-  /**
-   * Something was said, or deleted, or seen.
-   * @param {Conversation} conversation
-   */
-  noted({ agentId, messages, loaded }) {
-    const last = messages.findLast(({ text, pictures }) => text || pictures.length);
-    const chat = this.chat(agentId);
-    if (last) chat.last = { text: last.text.slice(0, PREVIEW), at: last.at, role: last.role };
-    else if (loaded) chat.last = null;
-    this.#save();
+    return this.chats.with(conversation.agentId);
   }
 
   /**
@@ -391,52 +312,53 @@ export class Pairing extends EventTarget {
   /** Another tab wants it: ends what goes on, and writes what is known of it. */
   async #settle() {
     this.outbox.close();
-    this.#phone?.close();
+    this.phone?.close();
     await Promise.all([this.flush(), this.#saving]);
   }
 
   /** What another tab wrote is read anew. */
   #renew() {
-    for (const conversation of this.#conversations.values()) conversation.close();
-    this.#conversations.clear();
+    this.chats.close();
     this.outbox = this.#newOutbox();
   }
 
   async #start() {
     try {
-      this.#record = (await this.storage.read(`pairing:${this.id}`)) ?? this.#record;
+      const record = await this.storage.read(`pairing:${this.id}`);
+      // Another tab has forgotten it, and says so to the phonebook.
+      if (!record) return;
+      this.record = record;
     } catch (error) {
       this.trouble(error);
     }
     if (this.#forgotten || !this.#place.taken) return;
-    const { relay, token, chats } = this.#record;
+    const { relay, token, version } = this.record;
     const { crypto, WebSocket } = this.#means;
     const phone = new Phone(new PairingLink({ relay, token }), {
       store: this.storage.memory(this.id),
+      atLeast: version,
       crypto,
       WebSocket,
     });
-    this.#phone = phone;
+    this.phone = phone;
     phone.addEventListener("state", () => {
-      if (phone === this.#phone) this.#stateChanged(phone);
+      if (phone === this.phone) this.#stateChanged(phone);
     });
     phone.addEventListener("hint", (event) => {
       const { code, retryAfterMs } = /** @type {CustomEvent} */ (event).detail;
       const pause = pauseOf(code, retryAfterMs, Date.now());
-      if (phone === this.#phone && pause?.kind === "quota") this.outbox.hold(pause);
+      if (phone === this.phone && pause?.kind === "quota") this.outbox.hold(pause);
     });
     phone.connect();
-    for (const [agentId, { open }] of Object.entries(chats)) {
-      if (open) this.#conversation(agentId).load();
-    }
+    this.chats.resume();
     this.#outboxChanged();
   }
 
   #stop() {
     this.outbox.close();
-    for (const conversation of this.#conversations.values()) conversation.close();
-    const phone = this.#phone;
-    this.#phone = null;
+    for (const conversation of this.chats.open) conversation.close();
+    const phone = this.phone;
+    this.phone = null;
     phone?.close();
   }
 
@@ -447,8 +369,7 @@ export class Pairing extends EventTarget {
       this.#endQuota(phone);
       this.#introduce(phone);
       this.outbox.wake();
-      this.refreshAgents();
-      for (const conversation of this.#conversations.values()) this.#fetch(conversation);
+      this.chats.renew();
     }
     const failure = endOf(phone.state);
     if (failure) this.outbox.end(failure);
@@ -458,9 +379,9 @@ export class Pairing extends EventTarget {
   /** @param {Phone} phone */
   #introduce({ agent }) {
     if (!agent) return;
-    this.#record.agentName = agent.name;
-    this.#record.verified = agent.verified;
-    this.#save();
+    this.record.agentName = agent.name;
+    this.record.verified = agent.verified;
+    this.save();
   }
 
   /**
@@ -477,59 +398,27 @@ export class Pairing extends EventTarget {
     }
   }
 
-  /** @param {Conversation} conversation */
-  async #fetch(conversation) {
-    const phone = this.#phone;
-    const chat = this.chat(conversation.agentId);
-    if (chat.fetched || phone?.state.kind !== "ready") return;
-    chat.fetched = true;
-    try {
-      const { agentId } = conversation;
-      await conversation.fetch((limit) => phone.history({ agentId, limit }));
-    } catch (error) {
-      // It may be asked again where it could not say anything; one that offers no history is not.
-      chat.fetched = error instanceof Error && error.name === "AgentError";
-    }
-    this.#save();
-  }
-
-  /** @param {string} agentId */
-  #conversation(agentId) {
-    let conversation = this.#conversations.get(agentId);
-    if (!conversation) {
-      conversation = new Conversation(this, agentId);
-      this.#conversations.set(agentId, conversation);
-    }
-    return conversation;
-  }
-
   #newOutbox() {
     return new Outbox(
-      () => this.#phone,
+      () => this.phone,
       () => this.#outboxChanged(),
     );
   }
 
   #outboxChanged() {
-    const open = this.outbox.conversations;
-    let changed = false;
-    for (const [agentId, conversation] of this.#conversations) {
-      const chat = this.chat(agentId);
-      changed ||= chat.open !== open.has(conversation);
-      chat.open = open.has(conversation);
-    }
-    if (changed) this.#save();
+    this.chats.wait(this.outbox.conversations);
     this.#update();
   }
 
   /** Keeps what is known, and tells that it changed. */
-  async #save() {
+  async save() {
     this.dispatchEvent(new CustomEvent("change"));
     if (this.elsewhere || this.#forgotten) return;
     this.#saving ??= Promise.resolve().then(async () => {
       this.#saving = null;
       try {
-        await this.storage.write(`pairing:${this.id}`, this.#record);
+        await this.storage.write(`pairing:${this.id}`, this.record);
+        this.#means.onKept();
         if (this.#trouble !== "full") return;
         this.#trouble = null;
         this.#update();
@@ -542,7 +431,7 @@ export class Pairing extends EventTarget {
 
   #update() {
     const banner = bannerOf({
-      state: this.#phone?.state ?? { kind: "closed" },
+      state: this.phone?.state ?? { kind: "closed" },
       elsewhere: this.elsewhere,
       wasReady: this.#wasReady,
       network: globalThis.navigator?.onLine !== false,

@@ -1,11 +1,12 @@
 /** All pairings of this browser. */
 
 import { webCrypto } from "../../core/crypto.js";
-import { CoralmuxError } from "../../core/errors.js";
+import { CoralmuxError, StoreError } from "../../core/errors.js";
 import { PairingLink } from "../../core/link.js";
 import { Pairing } from "./pairing.js";
+import { newRecord } from "./record.js";
 
-/** @typedef {import("./pairing.js").PairingRecord} PairingRecord */
+/** @typedef {import("./record.js").PairingRecord} PairingRecord */
 
 /** There is a pairing with this token, and nothing of it was changed. */
 export class AlreadyPaired extends CoralmuxError {
@@ -29,6 +30,8 @@ export class AlreadyPaired extends CoralmuxError {
 export class Phonebook extends EventTarget {
   /** @type {Map<string, Pairing>} */
   #pairings = new Map();
+  /** @type {Set<string>} ids of those that cannot be read */
+  #damaged = new Set();
   #page;
   #anywhere;
   #means;
@@ -60,6 +63,7 @@ export class Phonebook extends EventTarget {
       crypto,
       WebSocket,
       locks,
+      onKept: () => this.#tabs.postMessage("changed"),
       onForgotten: (/** @type {Pairing} */ pairing) => {
         this.#drop(pairing.id);
         this.#tabs.postMessage("changed");
@@ -72,6 +76,23 @@ export class Phonebook extends EventTarget {
   get pairings() {
     const at = (/** @type {Pairing} */ { lastMessage, addedAt }) => lastMessage?.at ?? addedAt;
     return [...this.#pairings.values()].sort((one, other) => at(other) - at(one));
+  }
+
+  /** The ids of pairings that are kept and cannot be read any more. */
+  get damaged() {
+    return [...this.#damaged];
+  }
+
+  /**
+   * Deletes what is left of a pairing that cannot be read.
+   * @param {string} id
+   * @returns {Promise<void>} rejects with StoreError
+   */
+  async forgetDamaged(id) {
+    await this.#means.storage.wipe(id);
+    this.#damaged.delete(id);
+    this.#tell();
+    this.#tabs.postMessage("changed");
   }
 
   /**
@@ -95,17 +116,27 @@ export class Phonebook extends EventTarget {
     }
     for (const id of ids) {
       if (this.#pairings.has(id)) continue;
-      const record = await storage.read(`pairing:${id}`);
-      if (record) this.#put(id, record);
+      try {
+        const record = await storage.read(`pairing:${id}`);
+        if (record) this.#put(id, record);
+      } catch (error) {
+        if (!(error instanceof StoreError && "code" in error && error.code === "damaged"))
+          throw error;
+        this.#damaged.add(id);
+      }
+    }
+    for (const id of this.#damaged) {
+      if (!ids.includes(id)) this.#damaged.delete(id);
     }
   }
 
-  /** Another tab has added a pairing, which it serves, or forgotten one. */
+  /** Another tab has added a pairing, which it serves, or forgotten one, or something was said. */
   async #reload() {
     const before = new Set(this.#pairings.values());
     await this.load().catch(() => {});
     for (const pairing of this.#pairings.values()) {
-      if (!before.has(pairing)) pairing.leave();
+      if (before.has(pairing)) pairing.refresh();
+      else pairing.leave();
     }
   }
 
@@ -148,19 +179,7 @@ export class Phonebook extends EventTarget {
   async add(link, { name = "" } = {}) {
     const { crypto, storage } = this.#means;
     const id = await link.id(crypto);
-    /** @type {PairingRecord} */
-    const record = {
-      relay: link.relay,
-      token: link.token,
-      version: link.secret ? 2 : 1,
-      name: name.trim(),
-      agentName: "",
-      verified: false,
-      addedAt: Date.now(),
-      agentId: "",
-      agents: [],
-      chats: {},
-    };
+    const record = newRecord(link, name.trim());
     const secrets = link.secret && {
       current: await crypto.importSecret(link.secret),
       next: null,

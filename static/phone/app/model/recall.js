@@ -51,9 +51,9 @@ export class Recall {
     this.#asking = true;
     this.#asked += 1;
     try {
-      const { agentId } = this.#conversation;
+      const { agentId, messages } = this.#conversation;
       const entries = await phone.history({ agentId, limit: ENTRIES });
-      const answer = answerTo(entries, this.#question.text, this.#repeated);
+      const answer = answerTo(entries, this.#question, messages.slice(-ENTRIES));
       if (answer !== null || this.#asked >= TIMES) this.#end(answer);
     } catch (error) {
       const never = error instanceof AgentError && error.code === "UNSUPPORTED";
@@ -70,17 +70,6 @@ export class Recall {
   close() {
     this.#over = true;
     clearTimeout(this.#timer);
-  }
-
-  /** How often the same was asked again since. */
-  get #repeated() {
-    const { messages } = this.#conversation;
-    return messages
-      .slice(messages.indexOf(this.#question) + 1)
-      .filter(
-        ({ role, text, state }) =>
-          role === "user" && text === this.#question.text && state !== "waiting",
-      ).length;
   }
 
   /** @param {string | null} answer */

@@ -1,17 +1,23 @@
 /**
- * The messages of a conversation at rest: pages of about 64, each a sealed record.
+ * The messages of a conversation at rest: pages of about 64, fewer where they are long, each a
+ * sealed record.
  *
  * A new message rewrites the last page, a changed one the page that it stands on. One write of a
  * page is on its way at a time; what changes meanwhile goes into the next one.
  */
 
+import { StoreError } from "../../core/errors.js";
+
 /** Messages on a page: few enough to seal them at every new one, enough to fill a screen. */
 export const PAGE = 64;
+
+// Characters beyond which a page takes no more messages, so that it is sealed in no time.
+const LONG = 256 * 1024;
 
 // Milliseconds between two writes of a page whose last message is still coming.
 const PACE = 1000;
 
-/** @typedef {{page?: number, toJSON(): any}} Kept what stands on a page */
+/** @typedef {{page?: number, text: string, toJSON(): any}} Kept what stands on a page */
 
 export class Pages {
   #storage;
@@ -45,15 +51,26 @@ export class Pages {
     return this.#left.length > 0;
   }
 
+  /** Whether it is known which pages there are. Before that nothing is written. */
+  get opened() {
+    return this.#prefix !== "";
+  }
+
   /**
-   * Finds out which pages there are; reads none. Nothing else may be called before.
+   * Finds out which pages there are; reads none. What was said meanwhile comes behind them.
    * @param {string} prefix of their names
    * @returns {Promise<void>} rejects with StoreError
    */
   async open(prefix) {
+    this.#left = await this.#numbers(prefix);
     this.#prefix = prefix;
-    const names = await this.#storage.names(this.#prefix);
-    this.#left = names.map((name) => Number.parseInt(name.slice(this.#prefix.length), 36));
+    const first = (this.#left.at(-1) ?? -1) + 1;
+    const said = [...this.#pages.values()].flat();
+    this.#pages.clear();
+    if (!said.length) return;
+    this.#pages.set(first, said);
+    for (const message of said) message.page = first;
+    await this.#write(first);
   }
 
   /**
@@ -92,7 +109,7 @@ export class Pages {
       return this.keep(message);
     }
     const last = Math.max(0, ...this.#pages.keys());
-    const number = (this.#pages.get(last)?.length ?? 0) < PAGE ? last : last + 1;
+    const number = isFull(this.#pages.get(last) ?? []) ? last + 1 : last;
     message.page = number;
     const page = this.#pages.get(number) ?? [];
     page.push(message);
@@ -143,15 +160,29 @@ export class Pages {
    * @returns {Promise<void>}
    */
   async replace(messages) {
-    const before = [...this.#pages.keys()];
-    this.#pages.clear();
+    for (const number of this.#pages.keys()) this.#pages.set(number, []);
     messages.forEach((message, index) => {
       message.page = Math.floor(index / PAGE);
       const page = this.#pages.get(message.page) ?? [];
       page.push(message);
       this.#pages.set(message.page, page);
     });
-    await Promise.all([...new Set([...before, ...this.#pages.keys()])].map((n) => this.#write(n)));
+    await this.#writeAll();
+  }
+
+  /**
+   * Keeps nothing any more, nor what cannot be read.
+   * @returns {Promise<void>} when all is gone, or `onTrouble` was told
+   */
+  async clear() {
+    try {
+      const numbers = await this.#numbers(this.#prefix);
+      for (const number of [...numbers, ...this.#pages.keys()]) this.#pages.set(number, []);
+      this.#left = [];
+    } catch (error) {
+      this.#onTrouble(error);
+    }
+    await this.#writeAll();
   }
 
   /** Writes what waits to be written. */
@@ -165,6 +196,19 @@ export class Pages {
     this.#closed = true;
     for (const timer of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
+  }
+
+  async #writeAll() {
+    await Promise.all([...this.#pages.keys()].map((number) => this.#write(number)));
+  }
+
+  /**
+   * @param {string} prefix
+   * @returns {Promise<number[]>} ascending
+   */
+  async #numbers(prefix) {
+    const names = await this.#storage.names(prefix);
+    return names.map((name) => Number.parseInt(name.slice(prefix.length), 36));
   }
 
   /** @param {number} number */
@@ -195,8 +239,9 @@ export class Pages {
 
   /** @param {number} number */
   async #put(number) {
-    if (this.#closed) return;
-    const messages = this.#pages.get(number) ?? [];
+    const messages = this.#pages.get(number);
+    if (this.#closed || !messages) return;
+    if (!this.opened) throw new StoreError("What was said before cannot be read.");
     if (messages.length) {
       await this.#storage.write(this.#name(number), messages);
     } else {
@@ -208,4 +253,9 @@ export class Pages {
   #name(number) {
     return this.#prefix + number.toString(36).padStart(6, "0");
   }
+}
+
+/** @param {Kept[]} page */
+function isFull(page) {
+  return page.length >= PAGE || page.reduce((sum, { text }) => sum + text.length, 0) >= LONG;
 }

@@ -106,7 +106,7 @@ export function App({ phonebook, update, relay }) {
   });
 
   return html`<div class=${`app ${wide ? "wide" : ""}`}>
-    <${NewVersion} update=${update} />
+    <${NewVersion} update=${update} phonebook=${phonebook} />
     ${
       (wide || !shown) &&
       html`<div
@@ -154,15 +154,21 @@ function Nothing({ some }) {
 }
 
 /**
- * @param {{update: import("../update.js").Update}} props
+ * @param {object} props
+ * @param {import("../update.js").Update} props.update
+ * @param {import("../model/phonebook.js").Phonebook} props.phonebook
  */
-function NewVersion({ update }) {
+function NewVersion({ update, phonebook }) {
   useModel(update);
+  const apply = async () => {
+    await phonebook.flush();
+    update.apply();
+  };
   return html`<div class="new-version" role="status">
     ${
       update.ready &&
       html`<p>${t("app.newVersion")}</p>
-        <button type="button" class="button primary" onClick=${() => update.apply()}>
+        <button type="button" class="button primary" onClick=${apply}>
           ${t("app.update")}
         </button>`
     }

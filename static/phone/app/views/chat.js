@@ -26,7 +26,7 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
   const [scroller, setScroller] = useState(/** @type {HTMLElement | null} */ (null));
   const [area, setArea] = useState(/** @type {HTMLElement | null} */ (null));
   const searchButton = useRef(/** @type {HTMLButtonElement | null} */ (null));
-  const name = pairing.nameOf(pairing.agentId);
+  const name = pairing.chats.nameOf(pairing.agentId);
 
   const closeSearch = useRef(() => {});
   closeSearch.current = () => {

@@ -8,7 +8,7 @@ import { Icon } from "./icons.js";
 /** @typedef {import("../model/conversation.js").Conversation} Conversation */
 
 /** Banners with which nothing can be sent any more, not even later. */
-const OVER = new Set(["revoked", "unauthorized", "refused"]);
+const OVER = new Set(["revoked", "unauthorized", "refused", "lost"]);
 
 /**
  * @param {object} props

@@ -152,7 +152,7 @@ function Actions({ pairing, onForgotten }) {
   const [busy, setBusy] = useState(false);
   // Of several agents the one that was chosen in the chat.
   const { conversation } = pairing;
-  const name = pairing.nameOf(conversation.agentId);
+  const name = pairing.chats.nameOf(conversation.agentId);
   const busily = async (/** @type {() => Promise<void>} */ work) => {
     setBusy(true);
     await work().finally(() => setBusy(false));

@@ -19,9 +19,11 @@ const KNOWN = /** @type {const} */ ([
   "RATE_LIMITED",
   "ReplyIncomplete",
   "RequestTimeout",
+  "SecretLost",
   "Stopped",
   "StoreError",
   "UNSUPPORTED",
+  "damaged",
 ]);
 
 /**

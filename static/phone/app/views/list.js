@@ -18,6 +18,7 @@ const HINTS = [
   "revoked",
   "unauthorized",
   "refused",
+  "lost",
   "quota",
   "storage",
 ];
@@ -34,7 +35,8 @@ const HINTS = [
  */
 export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSettings }) {
   useModel(phonebook);
-  const { pairings } = phonebook;
+  const { pairings, damaged } = phonebook;
+  const some = pairings.length + damaged.length > 0;
   return html`<div class="bar">
       <h1 tabindex="-1">${t("app.name")}</h1>
       <button
@@ -48,7 +50,7 @@ export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSe
     </div>
     <div class="scroll">
       ${
-        pairings.length === 0
+        !some
           ? html`<${Empty} relay=${relay} onAdd=${onAdd} />`
           : html`<ul class="list" aria-label=${t("list.title")}>
               ${pairings.map(
@@ -60,11 +62,15 @@ export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSe
                   onDetails=${() => onDetails(pairing)}
                 />`,
               )}
+              ${damaged.map(
+                (id) =>
+                  html`<${Damaged} key=${id} onForget=${() => forgetDamaged(phonebook, id)} />`,
+              )}
             </ul>`
       }
     </div>
     ${
-      pairings.length > 0 &&
+      some &&
       html`<div class="list-foot">
         <button type="button" class="button primary add" onClick=${onAdd}>
           <${Icon} name="add" />${t("list.add")}
@@ -125,6 +131,19 @@ function Row({ pairing, current, onOpen, onDetails }) {
 }
 
 /**
+ * A pairing that is kept and cannot be read.
+ *
+ * @param {{onForget: () => void}} props
+ */
+function Damaged({ onForget }) {
+  return html`<li class="row damaged">
+    <${Icon} name="alert" class="warn" />
+    <p class="damaged-text">${t("list.damaged")}</p>
+    <button type="button" class="button plain" onClick=${onForget}>${t("list.forget")}</button>
+  </li>`;
+}
+
+/**
  * One line: what is wrong with the connection, else what was said last.
  *
  * @param {{pairing: Pairing}} props
@@ -167,7 +186,23 @@ export async function rename(pairing) {
  * @returns {Promise<boolean>} whether it is gone
  */
 export async function forget(pairing) {
-  const { name } = pairing;
+  return await forgetNamed(pairing.name, () => pairing.forget());
+}
+
+/**
+ * @param {import("../model/phonebook.js").Phonebook} phonebook
+ * @param {string} id
+ */
+function forgetDamaged(phonebook, id) {
+  return forgetNamed(t("list.damagedName"), () => phonebook.forgetDamaged(id));
+}
+
+/**
+ * @param {string} name
+ * @param {() => Promise<void>} work
+ * @returns {Promise<boolean>} whether it is gone
+ */
+async function forgetNamed(name, work) {
   const sure = await confirm({
     title: t("list.forgetTitle", { name }),
     text: t("list.forgetText"),
@@ -176,7 +211,7 @@ export async function forget(pairing) {
   });
   if (!sure) return false;
   try {
-    await pairing.forget();
+    await work();
     announce(t("list.forgotten", { name }));
     return true;
   } catch {

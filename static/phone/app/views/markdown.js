@@ -65,6 +65,17 @@ export function drawInto(element) {
   }
 
   function* work() {
+    try {
+      yield* drawWanted();
+    } catch (error) {
+      // As it was written is better than not at all, and the other messages are drawn in any case.
+      console.error(error);
+      startAgain();
+      show(plain(wanted.text));
+    }
+  }
+
+  function* drawWanted() {
     let drawn;
     do {
       drawn = wanted;

@@ -248,8 +248,11 @@ function itemsFor(message, conversation, onDelete) {
     items.push({ label: t("app.copy"), icon: "copy", onClick: () => copyText(text) });
   }
   if (state === "failed" || (role === "user" && message.settled)) {
-    const label = state === "failed" ? t("chat.retry") : t("chat.askAgain");
-    items.push({ label, icon: "retry", onClick: () => conversation.retry(message) });
+    items.push({
+      label: t("chat.retry"),
+      icon: "retry",
+      onClick: () => conversation.retry(message),
+    });
   }
   if (state === "waiting" || state === "streaming") {
     items.push({ label: t("chat.stop"), icon: "stop", onClick: () => conversation.stop(message) });

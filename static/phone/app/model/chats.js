@@ -1,0 +1,219 @@
+/** The conversations of a pairing: one with each of the agents behind it. */
+
+import { NotConnected } from "../../core/errors.js";
+import { Conversation } from "./conversation.js";
+
+/** @typedef {import("./record.js").AgentProfile} AgentProfile */
+/** @typedef {import("./record.js").Chat} Chat */
+/** @typedef {import("./record.js").Last} Last */
+
+// Characters of the last message that a list shows.
+const PREVIEW = 160;
+
+// Milliseconds that an agent of version 1 has to answer: it takes one question at a time, and
+// the user's may come at any moment.
+const PATIENCE = 4000;
+
+export class Chats {
+  #pairing;
+  /** @type {Map<string, Conversation>} by agent */
+  #conversations = new Map();
+  /** Whether the agent was asked in this session which agents there are. */
+  #asked = false;
+  /** Whether an agent of version 1 did not answer; until the page is opened anew it is not asked. */
+  #silent = false;
+
+  /** @param {import("./pairing.js").Pairing} pairing */
+  constructor(pairing) {
+    this.#pairing = pairing;
+  }
+
+  /** Answers that were not seen, in all conversations. */
+  get unread() {
+    return this.#remembered.reduce((sum, { unread }) => sum + unread, 0);
+  }
+
+  /**
+   * What was said last, to whichever agent.
+   * @returns {Last | null}
+   */
+  get last() {
+    const all = this.#remembered.map(({ last }) => last);
+    return all.reduce((one, other) => ((other?.at ?? 0) > (one?.at ?? 0) ? other : one), null);
+  }
+
+  /**
+   * The agents among which one can choose, none where there is one only. The id "" stands for
+   * whoever answers, where something was said before the agents were known.
+   * @returns {AgentProfile[]}
+   */
+  get agents() {
+    const { agents, chats } = this.#record;
+    if (agents.length < 2) return [];
+    if (!chats[""]?.last) return agents;
+    const name = this.#pairing.agentName;
+    return [{ id: "", name, description: null, avatarUrl: null, model: null }, ...agents];
+  }
+
+  /** The conversation with the chosen agent; its messages are read when it is first asked for. */
+  get chosen() {
+    const conversation = this.with(this.#record.agentId);
+    conversation.load();
+    this.#fetch(conversation);
+    return conversation;
+  }
+
+  /** The conversations with all agents that something was said to. */
+  get all() {
+    return Object.keys(this.#record.chats).map((agentId) => this.with(agentId));
+  }
+
+  /** Those that were asked for. */
+  get open() {
+    return [...this.#conversations.values()];
+  }
+
+  /** @param {string} agentId */
+  with(agentId) {
+    let conversation = this.#conversations.get(agentId);
+    if (!conversation) {
+      conversation = new Conversation(this.#pairing, agentId);
+      this.#conversations.set(agentId, conversation);
+    }
+    return conversation;
+  }
+
+  /**
+   * What is remembered of one.
+   * @param {string} agentId
+   * @returns {Chat}
+   */
+  about(agentId) {
+    const { chats } = this.#record;
+    chats[agentId] ??= { unread: 0, open: false, fetched: false, last: null };
+    return chats[agentId];
+  }
+
+  /** @param {string} agentId */
+  nameOf(agentId) {
+    const agent = this.#record.agents.find(({ id }) => id && id === agentId);
+    return agent?.name || this.#pairing.name;
+  }
+
+  /** Goes on with those that something waits in. */
+  resume() {
+    for (const [agentId, { open }] of Object.entries(this.#record.chats)) {
+      if (open) this.with(agentId).load();
+    }
+  }
+
+  /**
+   * Something waits in these, and in no other.
+   * @param {Set<Conversation>} waiting
+   */
+  wait(waiting) {
+    let changed = false;
+    for (const conversation of this.open) {
+      const chat = this.about(conversation.agentId);
+      changed ||= chat.open !== waiting.has(conversation);
+      chat.open = waiting.has(conversation);
+    }
+    if (changed) this.#pairing.save();
+    if (!waiting.size && !this.#asked) this.ask();
+  }
+
+  /**
+   * Something was said, or deleted, or seen.
+   * @param {Conversation} conversation
+   */
+  noted({ agentId, messages, loaded }) {
+    const last = messages.findLast(({ text, pictures }) => text || pictures.length);
+    const chat = this.about(agentId);
+    if (last) chat.last = { text: last.text.slice(0, PREVIEW), at: last.at, role: last.role };
+    else if (loaded) chat.last = null;
+    this.#pairing.save();
+  }
+
+  /** There is a new session, and who answers may be another. */
+  renew() {
+    this.#asked = false;
+    this.ask();
+  }
+
+  /** Asks which agents there are, and for what they remember of conversations that are new here. */
+  ask() {
+    if (!this.#phone) return;
+    this.#asked = true;
+    this.#list();
+    for (const conversation of this.open) this.#fetch(conversation);
+  }
+
+  /** Forgets what was read: another tab goes on with it. */
+  close() {
+    for (const conversation of this.open) conversation.close();
+    this.#conversations.clear();
+  }
+
+  /** The phone, where its agent can be asked something else than what the user does. */
+  get #phone() {
+    const { phone, outbox } = this.#pairing;
+    if (phone?.state.kind !== "ready") return null;
+    const free = phone.version === 2 || !(this.#silent || outbox.conversations.size);
+    return free ? phone : null;
+  }
+
+  /** An agent that does not say is alone. */
+  async #list() {
+    const agents = await this.#answer((phone, limit) => phone.agents(limit)).catch(() => null);
+    if (!agents) return;
+    const record = this.#record;
+    record.agents = agents;
+    const { agentId, chats } = record;
+    const gone = agentId !== "" && !agents.some(({ id }) => id === agentId);
+    const undecided = agentId === "" && agents.length > 1 && !chats[""]?.last;
+    if (gone || undecided) record.agentId = agents.length > 1 ? agents[0].id : "";
+    this.#pairing.save();
+  }
+
+  /** @param {Conversation} conversation */
+  async #fetch(conversation) {
+    const { agentId } = conversation;
+    const chat = this.about(agentId);
+    if (chat.fetched || !this.#phone) return;
+    chat.fetched = true;
+    try {
+      await conversation.fetch((count) =>
+        this.#answer((phone, limit) => phone.history({ agentId, limit: count, ...limit })),
+      );
+    } catch (error) {
+      // It may be asked again where it could not say anything; one that offers no history is not.
+      chat.fetched = error instanceof Error && error.name === "AgentError";
+    }
+    this.#pairing.save();
+  }
+
+  /**
+   * @template T
+   * @param {(phone: import("../../core/index.js").Phone, limit: {timeout?: number}) => Promise<T>} ask
+   * @returns {Promise<T>} rejects with what `ask` does
+   */
+  async #answer(ask) {
+    const phone = this.#phone;
+    if (!phone) throw new NotConnected("The agent cannot be asked now.");
+    try {
+      return await ask(phone, phone.version === 1 ? { timeout: PATIENCE } : {});
+    } catch (error) {
+      const late = error instanceof Error && error.name === "RequestTimeout";
+      if (late && phone.version === 1) this.#silent = true;
+      throw error;
+    }
+  }
+
+  get #record() {
+    return this.#pairing.record;
+  }
+
+  get #remembered() {
+    return Object.values(this.#record.chats);
+  }
+}
