@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 
 import coralmux
 from tests.client.meeting import agent_for, new_link, serving
 from tests.support.process import RelayProcess
 
 ROOT = Path(__file__).parents[2]
-SCREENSHOTS = ROOT / "build" / "screenshots"
 
 # Debian's browser, without anything that calls out.
 BROWSER_ARGUMENTS = [
@@ -178,14 +177,12 @@ async def say(page: Page, text: str) -> None:
     await page.get_by_role("button", name="Send", exact=True).click()
 
 
-async def screens(page: Page, name: str) -> None:
-    """Take the page, light and dark, to build/screenshots."""
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    size = page.viewport_size
-    assert size is not None
-    kind = "phone" if size["width"] < 900 else "desktop"
-    for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-        path = SCREENSHOTS / f"{name}-{kind}-{scheme}.png"
-        await page.screenshot(path=path, animations="disabled", caret="initial")
-    await page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+def textbox(page: Page) -> Locator:
+    """Where a question is written."""
+    return page.get_by_role("textbox", name="Message")
+
+
+async def over(page: Page) -> None:
+    """No answer is under way."""
+    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
+    await expect(page.locator(".caret")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""The phone's JavaScript on Node: the library with a real relay and real agents, the app's rules."""
+"""The phone's JavaScript on Node: the library with a relay and agents, the rules of the app."""
 
 from __future__ import annotations
 

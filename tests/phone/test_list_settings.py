@@ -11,7 +11,8 @@ from playwright.async_api import Locator, Page, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say, screens
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say
+from tests.phone.looks import look
 from tests.support.process import RelayProcess
 
 # The names of all records that the page keeps.
@@ -279,7 +280,7 @@ async def test_from_right_to_left_the_page_is_turned_round(
     ]
     assert menu["right"] < name["left"] < name["right"] < avatar["left"]
     assert await page.evaluate(OVERFLOW) == []
-    await screens(page, "list-rtl")
+    await look(page, "list-rtl")
     await button(page, "Settings").click()
     back = page.locator(".icon-back")
     assert await back.evaluate("(icon) => getComputedStyle(icon).scale") == "-1 1"
@@ -288,7 +289,7 @@ async def test_from_right_to_left_the_page_is_turned_round(
         for part in (".settings .avatar", ".settings bdi")
     ]
     assert small["left"] - 20 < name["right"] < small["left"]
-    await screens(page, "settings-rtl")
+    await look(page, "settings-rtl")
 
 
 async def test_with_reduced_motion_nothing_moves(page: Page) -> None:

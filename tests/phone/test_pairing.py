@@ -27,6 +27,7 @@ from tests.phone.harness import (
     pair,
     say,
 )
+from tests.phone.looks import look
 from tests.support.process import RelayProcess
 
 CAMERA_WIDTH, CAMERA_HEIGHT = 640, 480
@@ -339,6 +340,7 @@ async def test_a_camera_that_is_denied_says_where_to_allow_it(
             alert = page.get_by_role("alert")
             await expect(alert).to_contain_text("The camera is not allowed here", timeout=SOON)
             await expect(button(page, "Scan the code")).to_be_visible()
+            await look(page, "scanner-denied")
         await denying.close()
 
 
@@ -411,6 +413,7 @@ async def test_the_camera_is_off_when_the_user_leaves(
         await button(page, "Pair an agent").click()
         await button(page, "Scan the code").click()
         await page.evaluate(CAMERA, True)
+        await look(page, "scanner")
         await page.go_back()
         await page.evaluate(CAMERA, False)
 
@@ -429,3 +432,4 @@ async def test_on_an_insecure_origin_the_page_offers_the_secure_one(
             "href", f"https://{origin}/phone#{fragment}"
         )
         await expect(page.get_by_role("button")).to_have_count(0)
+        await look(page, "insecure")

@@ -13,7 +13,8 @@ from zlib import compress, crc32
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, pair, say, screens
+from tests.phone.harness import SOON, ScriptedAgent, pair, say
+from tests.phone.looks import look
 from tests.support.process import RelayProcess
 
 LIMIT = 5_000_000
@@ -135,7 +136,7 @@ async def test_pictures_are_chosen_shown_and_taken_back(page: Page, agent: Scrip
     camera = page.locator("input.camera")
     assert await camera.get_attribute("capture") == "environment"
     await camera.set_input_files(file("shot.png", "image/png", GREEN))
-    await screens(page, "composer-pictures")
+    await look(page, "composer-pictures")
     # They are there after a look at the list.
     await page.get_by_role("button", name="Back").click()
     await page.get_by_role("list", name="Agents").get_by_role("button").first.click()
@@ -169,7 +170,7 @@ async def test_a_picture_that_is_too_large_is_told_and_made_smaller(
     await expect(page.get_by_role("alert")).to_contain_text("up to 5 MB can be sent")
     send = page.get_by_role("button", name="Send", exact=True)
     await expect(send).to_be_disabled()
-    await screens(page, "composer-too-large")
+    await look(page, "composer-too-large")
     await page.get_by_role("button", name="Make it smaller").click()
     await expect(send).to_be_enabled(timeout=SOON)
     await send.click()
@@ -226,7 +227,7 @@ async def test_pictures_of_an_answer_are_opened_large_and_saved(
     assert await page.evaluate("progress.length") > 0
     await expect(page.locator(".picture progress")).to_have_count(0)
     await expect(message.locator(".picture img")).to_have_count(2)
-    await screens(page, "pictures")
+    await look(page, "pictures")
     async with page.expect_download() as downloading:
         await page.get_by_role("button", name="Save notes.txt").click()
     assert (await downloading.value).suggested_filename == "notes.txt"
@@ -243,7 +244,7 @@ async def test_pictures_of_an_answer_are_opened_large_and_saved(
     assert zoomed is not None
     assert zoomed["width"] > 2 * small["width"]
     await viewer.get_by_role("button", name="Zoom").click()
-    await screens(page, "viewer")
+    await look(page, "viewer")
     async with page.expect_download() as downloading:
         await viewer.get_by_role("button", name="Save").click()
     download = await downloading.value

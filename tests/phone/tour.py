@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, say
+from tests.phone.harness import SOON, ScriptedAgent, over, say
 from tests.support.process import RelayProcess
 
 ANSWER = """\
@@ -71,6 +71,11 @@ def answer(message: coralmux.ChatMessage) -> AsyncIterator[object]:
     return parts()
 
 
+async def librarians(request: coralmux.Request) -> dict[str, object]:
+    names = ("Catalogue and opening hours", "Loans", "Reading room")
+    return {"agents": [{"id": name.split()[0], "name": name} for name in names]}
+
+
 async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
     """The name of each screen, while the page shows it."""
     button, log = page.get_by_role("button"), page.get_by_role("log")
@@ -78,8 +83,11 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
     marvin = ScriptedAgent(relay, name="Marvin")
     marvin.answers(answer)
     library = ScriptedAgent(relay, name="Library")
+    library.on("agent.list")(librarians)
+    old = ScriptedAgent(relay, encrypted=False, name="Old faithful")
     await marvin.start()
     await library.start()
+    await old.start()
     try:
         await page.goto("/phone")
         await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
@@ -94,13 +102,19 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         yield "elsewhere"
 
         await page.goto("about:blank")
-        await page.goto(f"/phone#token=oc_pair_{'0' * 32}")
+        await page.goto(f"/phone#token={old.link.token}")
         await expect(page.get_by_text("Not verified", exact=True)).to_be_visible()
         yield "confirm-not-verified"
+
+        await button.filter(has_text="Connect").click()
+        await expect(button.filter(has_text="Open chat")).to_be_visible(timeout=SOON)
+        yield "connected-not-verified"
 
         await page.goto(library.url)
         await button.filter(has_text="Connect").click()
         await button.filter(has_text="Open chat").click()
+        await expect(page.get_by_role("combobox", name="Agent")).to_be_visible(timeout=SOON)
+        yield "agents"
         await say(page, "Is the book on tides back?")
         await expect(log.get_by_text("You said: Is the book")).to_be_visible(timeout=SOON)
 
@@ -183,6 +197,7 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
     finally:
         await marvin.stop()
         await library.stop()
+        await old.stop()
 
 
 async def to_list(page: Page) -> None:
@@ -192,8 +207,3 @@ async def to_list(page: Page) -> None:
     while not await agents.is_visible():
         await back.click()
     await expect(agents).to_be_visible()
-
-
-async def over(page: Page) -> None:
-    await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-    await expect(page.locator(".caret")).to_have_count(0)
