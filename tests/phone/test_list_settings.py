@@ -230,21 +230,21 @@ async def test_a_conversation_is_exported_and_its_messages_are_deleted(
     await to_list(page)
     await choose(page, "Agent", "Details")
     async with page.expect_download() as downloading:
-        await button(page, "Export the conversation with Agent").click()
+        await button(page, "Export all messages with Agent").click()
     download = await downloading.value
     assert download.suggested_filename == "Agent.md"
     await download.save_as(tmp_path / "saved.md")
     text = (tmp_path / "saved.md").read_text("utf-8")
     assert re.search(r"\*\*You\*\*, .*\n\nHello\n\n\*\*Agent\*\*, .*\n\nYou said: Hello\n", text)
 
-    await button(page, "Delete messages with Agent").click()
-    await page.get_by_role("dialog").get_by_role("button", name="Delete messages").click()
+    await button(page, "Delete all messages with Agent").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Delete all messages").click()
     await button(page, "Back").click()
     await expect(row(page, "Agent")).to_contain_text("No messages yet")
 
 
-async def test_of_several_agents_the_one_is_named_whose_messages_are_deleted(
-    page: Page, agent: ScriptedAgent
+async def test_of_several_agents_all_messages_are_exported_and_deleted(
+    page: Page, agent: ScriptedAgent, tmp_path: Path
 ) -> None:
     @agent.on("agent.list")
     async def agents(request: coralmux.Request) -> dict[str, object]:
@@ -253,19 +253,28 @@ async def test_of_several_agents_the_one_is_named_whose_messages_are_deleted(
     await agent.stop()
     await agent.start()
     await pair(page, agent)
-    await expect(page.get_by_role("combobox", name="Agent")).to_have_value("cook")
-    await say(page, "Soup?")
-    await expect(page.get_by_text("You said: Soup?")).to_be_visible(timeout=SOON)
-    await page.get_by_role("combobox", name="Agent").select_option("poet")
+    for name, text in (("cook", "Soup?"), ("poet", "Rhyme?")):
+        await page.get_by_role("combobox", name="Agent").select_option(name)
+        await say(page, text)
+        await expect(page.get_by_text(f"You said: {text}")).to_be_visible(timeout=SOON)
     await to_list(page)
     await choose(page, "Agent", "Details")
-    await expect(button(page, "Export the conversation with Poet")).to_be_visible()
-    await button(page, "Delete messages with Poet").click()
-    dialog = page.get_by_role("dialog", name="Delete all messages with Poet?")
-    await dialog.get_by_role("button", name="Delete messages with Poet").click()
+    async with page.expect_download() as downloading:
+        await button(page, "Export all messages with Agent").click()
+    download = await downloading.value
+    await download.save_as(tmp_path / "saved.md")
+    text = (tmp_path / "saved.md").read_text("utf-8")
+    assert download.suggested_filename == "Agent.md"
+    assert re.search(
+        r"^# Cook\n.*You said: Soup\?\n.*^# Poet\n.*You said: Rhyme\?\n", text, re.M | re.S
+    )
+
+    await button(page, "Delete all messages with Agent").click()
+    dialog = page.get_by_role("dialog", name="Delete all messages with Agent?")
+    await dialog.get_by_role("button", name="Delete all messages").click()
     await expect(dialog).to_have_count(0)
     await button(page, "Back").click()
-    await expect(row(page, "Agent")).to_contain_text("You said: Soup?")
+    await expect(row(page, "Agent")).to_contain_text("No messages yet")
 
 
 async def test_from_right_to_left_the_page_is_turned_round(

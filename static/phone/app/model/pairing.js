@@ -6,6 +6,7 @@ import { Pictures } from "../storage/pictures.js";
 import { bannerOf } from "./banner.js";
 import { Chats } from "./chats.js";
 import { endOf, pauseOf } from "./fate.js";
+import { markdownOf } from "./markdown_file.js";
 import { Outbox } from "./outbox.js";
 import { Place } from "./place.js";
 import { usageOf } from "./usage.js";
@@ -244,8 +245,8 @@ export class Pairing extends EventTarget {
       await conversation.load();
       if (conversation.messages.length) files.push(await conversation.export(words));
     }
-    const [{ name }] = files.length ? files : [await this.conversation.export(words)];
-    return { name, text: files.map(({ text }) => text).join("\n") };
+    const { name, text: nothing } = markdownOf([], this.name);
+    return { name, text: files.map(({ text }) => text).join("\n") || nothing };
   }
 
   /** Writes what waits to be: the page is left. */

@@ -150,16 +150,14 @@ function Meter({ name, used, quota, resets }) {
  */
 function Actions({ pairing, onForgotten }) {
   const [busy, setBusy] = useState(false);
-  // Of several agents the one that was chosen in the chat.
-  const { conversation } = pairing;
-  const name = pairing.chats.nameOf(conversation.agentId);
+  const { name } = pairing;
   const busily = async (/** @type {() => Promise<void>} */ work) => {
     setBusy(true);
     await work().finally(() => setBusy(false));
   };
   const save = async () => {
     const words = { me: t("details.me"), date: moment };
-    const file = await conversation.export(words);
+    const file = await pairing.export(words);
     download(file.name, new Blob([file.text], { type: "text/markdown" }));
   };
   const clear = async () => {
@@ -170,7 +168,7 @@ function Actions({ pairing, onForgotten }) {
       danger: true,
     });
     if (!sure) return;
-    await conversation.clear();
+    await pairing.clear();
     announce(t("details.cleared"));
   };
   return html`<div class="card actions-list">
