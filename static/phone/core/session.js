@@ -13,62 +13,37 @@
  * nothing that comes in the clear changes more than what is asked next: an old session stays
  * until the new one has proved itself, and no secret is ever given up on somebody's word.
  *
+ * It has two parts that do not know each other: `Initiator` asks for handshakes and makes sessions
+ * of them, `Established` is the session that messages are sealed in. Here stands what passes
+ * between them: which of the two a message is for, and when one session follows another.
+ *
  * The machine does not know which ids came before (the channel drops repeated ones), nor what a
  * request is; it knows sessions.
  *
  * Source: PROTOCOL.md, "End-to-end encryption, version 2"; Noise, revision 34.
  */
 
-import * as base64 from "./base64.js";
-import { errorPayload, isCounter, keyExchange, peerInfo, ref } from "./clear_messages.js";
-import { ErrorCode, MAX_COUNTER, PeerCode, RELAY_CODES } from "./codes.js";
+import { errorPayload, keyExchange } from "./clear_messages.js";
+import { PeerCode, RELAY_CODES } from "./codes.js";
 import { webCrypto } from "./crypto.js";
-import { decodeObject, InvalidMessage, newId } from "./envelope.js";
+import { Established } from "./established.js";
 import { E2EError, FAILURES, NotReady } from "./failures.js";
-import { HandshakeState } from "./noise.js";
-import { Records, read } from "./records.js";
+import { ignored } from "./ignored.js";
+import { Initiator } from "./initiator.js";
+import { read } from "./records.js";
 
-/** @typedef {import("./crypto.js").Secret} Secret */
+export { ANSWER_MS, ATTEMPTS, PATIENCE_MS, RESTART_MS } from "./initiator.js";
+
 /** @typedef {import("./envelope.js").Envelope} Envelope */
 /** @typedef {import("./envelope.js").Payload} Payload */
 /** @typedef {import("./failures.js").Failure} Failure */
 /** @typedef {import("./session_events.js").PeerInfo} PeerInfo */
 /** @typedef {import("./session_events.js").Identity} Identity */
 /** @typedef {import("./session_events.js").Secrets} Secrets */
-/** @typedef {import("./session_events.js").Send} Send */
 /** @typedef {import("./session_events.js").Opened} Opened */
-/** @typedef {import("./session_events.js").Ignored} Ignored */
 /** @typedef {import("./session_events.js").SessionEvent} SessionEvent */
 /** @typedef {import("./clear_messages.js").KeyExchange} KeyExchange */
 /** @typedef {import("./clear_messages.js").ErrorPayload} ErrorPayload */
-
-const PROTOCOL = 2;
-const SECRET_BYTES = 32;
-const HS_BYTES = 16;
-
-/**
- * Milliseconds between two handshakes that one side starts, whatever it is told in the clear: a
- * relay that lies must not be able to keep both ends computing.
- */
-export const RESTART_MS = 5_000;
-
-/** Milliseconds that one side waits for the other's answer. */
-export const ANSWER_MS = 10_000;
-
-/** Milliseconds until it tries again once it has given up hope of a quick one. */
-export const PATIENCE_MS = 60_000;
-
-/** How often a phone asks before it says that no answer comes. */
-export const ATTEMPTS = 3;
-
-// Messages in the clear that are answered, sealed, in each session; what a relay invents beyond
-// these is dropped without spending the quota on it.
-const CLEAR_ANSWERS = 10;
-
-// Reports of gaps whose ranges are kept, to say again those that get lost themselves.
-const REPORTS = 256;
-
-const utf8 = new TextEncoder();
 
 /**
  * The phone's side of a pairing that has a secret; `token` is the whole pairing token.
@@ -78,50 +53,28 @@ const utf8 = new TextEncoder();
  * null. No method but `seal` may be called before the promise of the last call has settled.
  */
 export class PhoneSession {
-  #token;
-  #secrets;
   #identity;
   #crypto;
-  /** @type {Records | null} */
-  #records = null;
-  #clearAnswers = 0;
-  /** @type {Map<string, [number, number]>} */
-  #reports = new Map(); // id → the range that is missing
+  #initiator;
+  /** @type {Established | null} */
+  #established = null;
   /** @type {PeerInfo | null} */
   #peer = null;
-  /** @type {number | null} */
-  #deadline = null;
-
-  #candidates;
-  /** @type {HandshakeState | null} */
-  #handshake = null;
-  /** @type {Secret} */
-  #agreed;
-  #hs = "";
-  #step1Id = "";
-  #attempts = 0;
-  #started = Number.NEGATIVE_INFINITY;
-  #online = false;
-  #heard = false;
-  #oldKey = false; // a key of version 1 came: the agent's, or forged
 
   /**
    * @param {{token: string, secrets: Secrets, identity: Identity,
    *   crypto?: import("./crypto.js").CryptoProvider}} setting
    */
   constructor({ token, secrets, identity, crypto = webCrypto }) {
-    this.#token = token;
-    this.#secrets = secrets;
     this.#identity = identity;
     this.#crypto = crypto;
-    this.#candidates = candidates(secrets);
-    this.#agreed = secrets.current;
+    this.#initiator = new Initiator({ token, secrets, crypto });
   }
 
   /** Whether messages may be sealed and sent now. */
   get ready() {
     // While a handshake runs, the agent may not be the old session's any more.
-    return this.#records !== null && this.#handshake === null;
+    return this.#established !== null && !this.#initiator.running;
   }
 
   /** Who the agent is, once a session has been established. */
@@ -130,11 +83,11 @@ export class PhoneSession {
   }
 
   get deadline() {
-    return this.#deadline;
+    return this.#initiator.deadline;
   }
 
   get secrets() {
-    return this.#secrets;
+    return this.#initiator.secrets;
   }
 
   // The connection and the agent come and go.
@@ -146,9 +99,7 @@ export class PhoneSession {
    * @returns {Promise<SessionEvent[]>}
    */
   async connected(now, { paired }) {
-    this.#oldKey = false;
-    this.#online = paired;
-    return paired ? this.#begin(now) : [];
+    return this.#initiator.connected(now, { paired });
   }
 
   /**
@@ -157,9 +108,7 @@ export class PhoneSession {
    * @returns {Promise<SessionEvent[]>}
    */
   async peerOnline(now) {
-    this.#oldKey = false;
-    this.#online = true;
-    return this.#begin(now);
+    return this.#initiator.connected(now, { paired: true });
   }
 
   /**
@@ -168,8 +117,7 @@ export class PhoneSession {
    * @returns {Promise<SessionEvent[]>}
    */
   async peerOffline(_now) {
-    this.#online = false;
-    this.#stop();
+    this.#initiator.peerOffline();
     return this.#end("CONNECTION_ENDED");
   }
 
@@ -187,21 +135,13 @@ export class PhoneSession {
    * @returns {Promise<SessionEvent[]>}
    */
   async tick(now) {
-    if (this.#deadline === null || now < this.#deadline) {
+    if (!this.#initiator.due(now)) {
       return [];
     }
-    this.#deadline = null;
-    if (this.#records !== null && this.#records.sending.n >= MAX_COUNTER) {
-      return [...this.#end("EXHAUSTED"), ...(await this.#restart(now))];
+    if (this.#established?.exhausted) {
+      return [...this.#end("EXHAUSTED"), ...(await this.#initiator.restart(now))];
     }
-    if (this.#attempts > 0 && this.#oldKey) {
-      // The key alone proves nothing; without an answer it is the likeliest reason.
-      return this.#giveUp("NO_VERSION_2", now);
-    }
-    if (this.#attempts >= ATTEMPTS) {
-      return this.#giveUp("NO_ANSWER", now);
-    }
-    return this.#step1(now);
+    return this.#initiator.again(now);
   }
 
   // Out.
@@ -216,14 +156,14 @@ export class PhoneSession {
    * @throws {NotReady}
    */
   async seal(type, id, payload) {
-    if (this.#records === null || !this.ready) {
+    if (this.#established === null || !this.ready) {
       throw new NotReady("There is no end-to-end session yet.");
     }
     try {
-      return await this.#records.seal(type, id, payload);
+      return await this.#established.seal(type, id, payload);
     } catch (error) {
       if (error instanceof E2EError && error.failure === "EXHAUSTED") {
-        this.#deadline = 0; // tick() ends the session and sees to a new one
+        this.#initiator.wake(); // tick() ends the session and sees to a new one
         throw new NotReady("The session's keys are used up; a new one is on its way.");
       }
       throw error;
@@ -235,39 +175,7 @@ export class PhoneSession {
    * @param {string} id
    */
   refused(id) {
-    // A refused report must count as lost, or nobody would say it again.
-    if (!this.#reports.has(id)) {
-      this.#records?.refused(id);
-    }
-  }
-
-  /** @param {string} type @param {Payload} payload @returns {Send} */
-  #send(type, payload) {
-    return { kind: "send", type, id: newId(this.#crypto), payload };
-  }
-
-  /**
-   * @param {Records} keys
-   * @param {string} type
-   * @param {Payload} payload
-   * @returns {Promise<Send[]>}
-   */
-  async #sendSealed(keys, type, payload) {
-    const id = newId(this.#crypto);
-    const plaintext = utf8.encode(JSON.stringify(payload));
-    try {
-      return [{ kind: "send", type, id, payload: await keys.seal(type, id, plaintext) }];
-    } catch (error) {
-      if (error instanceof E2EError) {
-        return []; // no key is left to say it with; the handshake that follows does
-      }
-      throw error;
-    }
-  }
-
-  /** @param {Records} keys @param {string} code @param {string} message @param {Payload} more */
-  #sendError(keys, code, message, more) {
-    return this.#sendSealed(keys, "chat.error", { code, message, ...more });
+    this.#established?.refused(id);
   }
 
   // In.
@@ -283,292 +191,33 @@ export class PhoneSession {
     if (record === null) {
       return this.#clear(envelope, now);
     }
-    const keys = this.#records;
-    if (keys === null || record.hs !== keys.hs) {
+    const established = this.#established;
+    if (established === null || record.hs !== established.hs) {
       return this.#foreign(envelope, now);
     }
-    const { type, id } = envelope;
-    const expected = keys.receiving.n;
-    let plaintext;
+    let opened;
     try {
-      plaintext = await keys.open(type, id, record.n, record.ciphertext);
+      opened = await established.open(envelope, record);
     } catch (error) {
-      return this.#fail(keys, failureOf(error), now);
+      return this.#fail(established, failureOf(error), now);
     }
-    const gap = record.n > expected ? await this.#gap(keys, expected, record.n - 1) : [];
-    let payload;
-    try {
-      payload = decodeObject(plaintext);
-    } catch (error) {
-      const text = messageOf(error);
-      const answer = await this.#sendError(keys, ErrorCode.INVALID_MESSAGE, text, ref(id));
-      return [...gap, ...answer, ignored("a sealed payload that is no object", id)];
-    }
-    /** @type {Opened} */
-    const message = { kind: "opened", type, id, payload, sealed: true, size: plaintext.length };
-    return [...gap, ...(await this.#opened(keys, message, now))];
+    const { events, message } = opened;
+    return message ? [...events, ...(await this.#opened(established, message, now))] : events;
   }
 
-  /** @param {Records} keys @param {Opened} message @param {number} now */
-  async #opened(keys, message, now) {
+  /** @param {Established} established @param {Opened} message @param {number} now */
+  async #opened(established, message, now) {
     const code = message.type === "chat.error" ? message.payload.code : null;
     if (code === PeerCode.E2E_FAILED) {
-      return [...this.#end("PEER_ENDED"), ...(await this.#restart(now))];
+      return [...this.#end("PEER_ENDED"), ...(await this.#initiator.restart(now))];
     }
-    const confirmed = this.#confirmed();
+    established.heard = true;
+    const confirmed = this.#initiator.confirmed();
     if (code === PeerCode.E2E_GAP) {
-      return [...confirmed, ...(await this.#lost(keys, message.payload))];
+      return [...confirmed, ...(await established.lost(message.payload))];
     }
     // Step 4 says nothing that its opening has not said already.
     return message.type === "key_exchange" ? confirmed : [...confirmed, message];
-  }
-
-  /**
-   * The agent has said something in this session.
-   * @returns {SessionEvent[]}
-   */
-  #confirmed() {
-    this.#heard = true;
-    if (this.#secrets.next === null) {
-      return [];
-    }
-    this.#secrets = { current: this.#agreed, next: null, link: this.#secrets.link };
-    return [{ kind: "store", secrets: this.#secrets }];
-  }
-
-  /**
-   * @param {Records} keys
-   * @param {number} first
-   * @param {number} last
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #gap(keys, first, last) {
-    return [...(await this.#report(keys, first, last)), { kind: "gap", first, last }];
-  }
-
-  /** @param {Records} keys @param {number} first @param {number} last */
-  async #report(keys, first, last) {
-    const text = "Messages were lost on the way.";
-    const told = await this.#sendError(keys, PeerCode.E2E_GAP, text, { from: first, to: last });
-    for (const { id } of told) {
-      this.#reports.set(id, [first, last]);
-    }
-    if (this.#reports.size > REPORTS) {
-      this.#reports.delete(/** @type {string} */ (this.#reports.keys().next().value));
-    }
-    return told;
-  }
-
-  /**
-   * @param {Records} keys
-   * @param {Payload} payload
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #lost(keys, { from, to }) {
-    if (!isCounter(from) || !isCounter(to)) {
-      return [ignored("a report of lost messages that cannot be read", "")];
-    }
-    /** @type {SessionEvent[]} */
-    const events = [];
-    const ids = [];
-    // Where the report of a gap is what got lost, the other end still counts on what the report
-    // was about.
-    const again = [];
-    for (const id of keys.lost(from, to)) {
-      const range = this.#reports.get(id);
-      if (range === undefined) {
-        ids.push(id);
-      } else {
-        this.#reports.delete(id);
-        again.push(range);
-      }
-    }
-    for (const [first, last] of again) {
-      events.push(...(await this.#report(keys, first, last)));
-    }
-    return ids.length > 0 ? [...events, { kind: "lost", ids }] : events;
-  }
-
-  // The beginning and the end of a session.
-
-  /** @param {number} now */
-  #begin(now) {
-    this.#forgetAttempts();
-    return this.#step1(now);
-  }
-
-  #forgetAttempts() {
-    this.#attempts = 0;
-    this.#candidates = candidates(this.#secrets);
-  }
-
-  /**
-   * Say so, and try again later: step 1 or its answer may have been damaged or forged.
-   * @param {Failure} failure
-   * @param {number} now
-   * @returns {SessionEvent[]}
-   */
-  #giveUp(failure, now) {
-    this.#stop();
-    this.#forgetAttempts();
-    this.#deadline = now + PATIENCE_MS;
-    return [{ kind: "pairing-refused", failure }];
-  }
-
-  /**
-   * The session is gone although both ends are there: see to a new one.
-   * @param {number} now
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #restart(now) {
-    if (!this.#online) {
-      return [];
-    }
-    if (now >= this.#started + RESTART_MS) {
-      return this.#begin(now);
-    }
-    this.#forgetAttempts();
-    this.#deadline = this.#started + RESTART_MS;
-    return [];
-  }
-
-  #stop() {
-    this.#handshake = null;
-    this.#deadline = null;
-  }
-
-  /** @param {number} now @returns {Promise<SessionEvent[]>} */
-  async #step1(now) {
-    const hs = this.#crypto.randomBytes(HS_BYTES);
-    this.#hs = base64.encodeUrl(hs);
-    this.#attempts += 1;
-    this.#started = now;
-    this.#deadline = now + ANSWER_MS;
-    this.#handshake = new HandshakeState({
-      initiator: true,
-      prologue: await prologue(this.#crypto, this.#token, hs),
-      psk: this.#candidates[0],
-      crypto: this.#crypto,
-    });
-    const noise = base64.encode(await this.#handshake.writeMessage());
-    const step = this.#send("key_exchange", { v: PROTOCOL, step: 1, hs: this.#hs, noise });
-    this.#step1Id = step.id;
-    return [step];
-  }
-
-  /**
-   * @param {KeyExchange} message
-   * @param {string} id
-   * @param {number} now
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #step({ v, step, hs, noise, pubkey }, id, now) {
-    if (v !== PROTOCOL) {
-      this.#oldKey = this.#oldKey || pubkey !== "";
-      return [ignored("a key exchange of another version", id)];
-    }
-    const handshake = this.#handshake;
-    if (step === 0) {
-      return handshake === null ? this.#restart(now) : [];
-    }
-    if (step !== 2 || handshake === null || handshake.finished || hs !== this.#hs) {
-      return [ignored("a step of no handshake that runs", id)];
-    }
-    return this.#step2(handshake, noise, id);
-  }
-
-  /**
-   * @param {HandshakeState} handshake
-   * @param {Uint8Array} noise
-   * @param {string} id
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #step2(handshake, noise, id) {
-    let plaintext;
-    try {
-      plaintext = await handshake.readMessage(noise);
-    } catch (error) {
-      failureOf(error);
-      // Not the agent's: the handshake goes on waiting for the one that is.
-      return [ignored("a step 2 that was not made with this pairing's secret", id)];
-    }
-    let peer;
-    /** @type {Secret | null} */
-    let secret = null;
-    try {
-      const payload = decodeObject(plaintext);
-      peer = peerInfo(payload);
-      if (payload.next_psk !== undefined && payload.next_psk !== null) {
-        secret = await this.#imported(payload.next_psk);
-      }
-    } catch (error) {
-      messageOf(error);
-      // It holds the secret, and can do no better: a time-out like any other.
-      return [ignored("a step 2 that says nothing sensible", id)];
-    } finally {
-      plaintext.fill(0);
-    }
-    /** @type {SessionEvent[]} */
-    const events = [];
-    this.#agreed = this.#candidates[0];
-    if (secret !== null) {
-      // Written down before the agent may forget the old one, which stays beside it until a
-      // record shows that the agent has come along.
-      this.#secrets = { current: secret, next: this.#agreed, link: false };
-      this.#agreed = secret;
-      events.push({ kind: "store", secrets: this.#secrets });
-    }
-    const keys = new Records(this.#hs, ...handshake.split());
-    this.#stop();
-    this.#heard = this.#oldKey = false;
-    const { name, version, caps } = this.#identity;
-    const step3 = { step: 3, name, version, caps };
-    events.push(...(await this.#sendSealed(keys, "key_exchange", step3)));
-    return [...events, ...this.#establish(keys, peer)];
-  }
-
-  /** The secret that is handed over. @param {unknown} text @returns {Promise<Secret>} */
-  async #imported(text) {
-    let bytes;
-    try {
-      bytes = base64.decodeUrl(String(text), SECRET_BYTES);
-    } catch {
-      throw new InvalidMessage("next_psk is no secret");
-    }
-    const secret = await this.#crypto.importSecret(bytes);
-    bytes.fill(0);
-    return secret;
-  }
-
-  /** @param {Records} keys @param {PeerInfo} peer @returns {SessionEvent[]} */
-  #establish(keys, peer) {
-    const ended = this.#end("SUPERSEDED");
-    this.#records = keys;
-    this.#clearAnswers = 0;
-    this.#reports.clear();
-    this.#peer = peer;
-    return [...ended, { kind: "established", peer }];
-  }
-
-  /**
-   * A record cannot be trusted: say so, sealed, and end the session.
-   * @param {Records} keys
-   * @param {Failure} failure
-   * @param {number} now
-   */
-  async #fail(keys, failure, now) {
-    const text = FAILURES[failure];
-    const told = await this.#sendError(keys, PeerCode.E2E_FAILED, text, { failure });
-    return [...told, ...this.#end(failure), ...(await this.#restart(now))];
-  }
-
-  /** @param {Failure} failure @returns {SessionEvent[]} */
-  #end(failure) {
-    if (this.#records === null) {
-      return [];
-    }
-    this.#records = null;
-    return [{ kind: "ended", failure }];
   }
 
   /**
@@ -579,13 +228,52 @@ export class PhoneSession {
    */
   async #foreign({ id }, now) {
     const dropped = ignored("a record of another session", id);
-    const late = now >= this.#started + RESTART_MS;
-    if (this.#records === null || this.#handshake !== null || this.#heard || !late) {
+    const initiator = this.#initiator;
+    const late = initiator.mayBegin(now);
+    if (this.#established === null || initiator.running || this.#established.heard || !late) {
       return [dropped];
     }
     // The agent goes on in its old session, and has said nothing in ours: step 3 seems to be
     // lost, and what it says would be lost until we happen to say something.
-    return [...(await this.#begin(now)), dropped];
+    return [...(await initiator.begin(now)), dropped];
+  }
+
+  // The beginning and the end of a session.
+
+  /**
+   * @param {import("./initiator.js").Made} made
+   * @returns {Promise<SessionEvent[]>}
+   */
+  async #establish({ records, peer }) {
+    const established = new Established(records, this.#crypto);
+    const { name, version, caps } = this.#identity;
+    const step3 = { step: 3, name, version, caps };
+    const told = await established.sendSealed("key_exchange", step3);
+    const ended = this.#end("SUPERSEDED");
+    this.#established = established;
+    this.#peer = peer;
+    return [...told, ...ended, { kind: "established", peer }];
+  }
+
+  /**
+   * A record cannot be trusted: say so, sealed, and end the session.
+   * @param {Established} established
+   * @param {Failure} failure
+   * @param {number} now
+   */
+  async #fail(established, failure, now) {
+    const text = FAILURES[failure];
+    const told = await established.sendError(PeerCode.E2E_FAILED, text, { failure });
+    return [...told, ...this.#end(failure), ...(await this.#initiator.restart(now))];
+  }
+
+  /** @param {Failure} failure @returns {SessionEvent[]} */
+  #end(failure) {
+    if (this.#established === null) {
+      return [];
+    }
+    this.#established = null;
+    return [{ kind: "ended", failure }];
   }
 
   // In the clear: nothing here is known to come from the agent.
@@ -608,18 +296,19 @@ export class PhoneSession {
         ? this.#clearError(error, id, now)
         : [ignored(`a ${type} that cannot be read`, id)];
     }
-    /** @type {Send[]} */
-    let answer = [];
-    if (this.#records !== null && this.#clearAnswers < CLEAR_ANSWERS) {
-      this.#clearAnswers += 1;
-      answer = await this.#sendError(
-        this.#records,
-        PeerCode.E2E_REQUIRED,
-        "A message came unsealed and was not taken; something on the way copied or changed it.",
-        ref(id),
-      );
-    }
+    const answer = (await this.#established?.answerClear(id)) ?? [];
     return [...answer, ignored("a message that was not sealed", id)];
+  }
+
+  /**
+   * @param {KeyExchange} message
+   * @param {string} id
+   * @param {number} now
+   * @returns {Promise<SessionEvent[]>}
+   */
+  async #step(message, id, now) {
+    const { events, made } = await this.#initiator.step(message, id, now);
+    return made ? [...events, ...(await this.#establish(made))] : events;
   }
 
   /**
@@ -629,74 +318,18 @@ export class PhoneSession {
    * @returns {Promise<SessionEvent[]>}
    */
   async #clearError(error, id, now) {
-    const events = await this.#told(error, now);
+    const events = await this.#initiator.told(error, now);
     if (RELAY_CODES.has(error.code)) {
       return [...events, { kind: "hint", ...error }];
     }
     return events.length > 0 ? events : [ignored("an error that was not sealed", id)];
   }
-
-  /**
-   * @param {ErrorPayload} error
-   * @param {number} now
-   * @returns {Promise<SessionEvent[]>}
-   */
-  async #told({ code, ref, retryAfterMs }, now) {
-    if (this.#handshake === null || ref !== this.#step1Id) {
-      return [];
-    }
-    if (code === PeerCode.E2E_REFUSED) {
-      this.#candidates = this.#candidates.slice(1);
-      return this.#candidates.length > 0 ? this.#step1(now) : this.#giveUp("SECRET_REFUSED", now);
-    }
-    if (code === ErrorCode.PEER_OFFLINE) {
-      // Either `status offline` follows, or it is worth another try.
-      this.#attempts -= 1;
-    } else if (retryAfterMs !== null) {
-      this.#attempts -= 1;
-      const wait = Math.min(retryAfterMs, PATIENCE_MS);
-      this.#deadline = Math.max(now + wait, this.#started + RESTART_MS);
-    }
-    return [];
-  }
-}
-
-/**
- * What both ends must agree on before they trust a handshake: 58 bytes.
- * @param {import("./crypto.js").CryptoProvider} crypto
- * @param {string} token
- * @param {Uint8Array} hs
- */
-export async function prologue(crypto, token, hs) {
-  return Uint8Array.from([
-    ...utf8.encode("CoralMux/2"),
-    ...(await crypto.sha256(utf8.encode(token))),
-    ...hs,
-  ]);
-}
-
-/** The secrets that a handshake may be made with, the likelier first. @param {Secrets} secrets */
-function candidates({ current, next }) {
-  return next === null ? [current] : [current, next];
-}
-
-/** @param {string} why @param {string} id @returns {Ignored} */
-function ignored(why, id) {
-  return { kind: "ignored", why, id };
 }
 
 /** The failure of an E2EError; throws all else on. @param {unknown} error */
 function failureOf(error) {
   if (error instanceof E2EError) {
     return error.failure;
-  }
-  throw error;
-}
-
-/** The text of an InvalidMessage; throws all else on. @param {unknown} error */
-function messageOf(error) {
-  if (error instanceof InvalidMessage) {
-    return error.message;
   }
   throw error;
 }

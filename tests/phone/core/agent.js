@@ -6,9 +6,9 @@
 import * as base64 from "../../../static/phone/core/base64.js";
 import { decodeObject } from "../../../static/phone/core/envelope.js";
 import { E2EError } from "../../../static/phone/core/failures.js";
+import { prologue } from "../../../static/phone/core/initiator.js";
 import { HandshakeState } from "../../../static/phone/core/noise.js";
 import { Records, read } from "../../../static/phone/core/records.js";
-import { prologue } from "../../../static/phone/core/session.js";
 import { hex, utf8 } from "./vectors.js";
 
 /** Secrets are bytes here: {current, next, link}. */

@@ -3,8 +3,8 @@ import { test } from "node:test";
 import * as base64 from "../../../static/phone/core/base64.js";
 import { CryptoUnavailable, supported, webCrypto } from "../../../static/phone/core/crypto.js";
 import { E2EError } from "../../../static/phone/core/failures.js";
+import { prologue } from "../../../static/phone/core/initiator.js";
 import { CipherState, HandshakeState } from "../../../static/phone/core/noise.js";
-import { prologue } from "../../../static/phone/core/session.js";
 import { bytes, flipped, hex, keyPair, utf8, vectors, withKey } from "./vectors.js";
 
 const CASES = vectors("noise").vectors;

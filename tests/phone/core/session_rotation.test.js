@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import * as base64 from "../../../static/phone/core/base64.js";
+import { prologue } from "../../../static/phone/core/initiator.js";
 import { HandshakeState } from "../../../static/phone/core/noise.js";
-import { prologue } from "../../../static/phone/core/session.js";
 import { hex, utf8 } from "./vectors.js";
 import {
   AGENT,
