@@ -10,7 +10,7 @@
  *     Phone
  *
  * The channel carries out what the machine says, drops messages that came before, writes down what
- * must outlive the page, and tells the sender of a message what became of it.
+ * must outlive the page, and has the sender of a message told what became of it (`Sender`).
  *
  * Cryptography is asynchronous here, and counters must go out in order. So there is one queue: each
  * event in and each message out is a job of it, and a job begins when the one before has settled.
@@ -20,23 +20,19 @@
 import { Alarm } from "./alarm.js";
 import { CLOSED, FLOODED } from "./causes.js";
 import { Connection } from "./connection.js";
-import { newId } from "./envelope.js";
 import {
   CoralmuxError,
   copied,
-  MessageLost,
   NotConnected,
   PairingRefused,
   Stopped,
   StoreError,
 } from "./errors.js";
-import { FAILURES, NotReady } from "./failures.js";
-import { Fates } from "./fates.js";
-import { Insistence } from "./insistence.js";
+import { FAILURES } from "./failures.js";
 import { JobQueue } from "./job_queue.js";
 import { machineFor, versionOf } from "./machine.js";
 import { Memory } from "./memory.js";
-import { refusal } from "./refusals.js";
+import { Sender } from "./sender.js";
 import { Change } from "./waiting.js";
 import { Wire } from "./wire.js";
 
@@ -70,18 +66,6 @@ import { Wire } from "./wire.js";
 // Characters that came and wait to be worked on. A WebSocket cannot be told to wait.
 const MAX_BACKLOG = 64 * 1024 * 1024;
 
-// Messages that nobody sends again, so their ids need not be remembered.
-const STREAMED = new Set([
-  "chat.stream",
-  "chat.done",
-  "chat.tool_status",
-  "chat.error",
-  "file.chunk",
-  "file.ack",
-]);
-
-const utf8 = new TextEncoder();
-
 /** See the module. */
 export class Channel {
   #link;
@@ -96,8 +80,7 @@ export class Channel {
   #running = false;
   /** @type {Error | null} */
   #failure = new NotConnected("The phone is not connected. Call connect() first.");
-  #fates = new Fates();
-  #insistence;
+  #sender;
   #change = new Change();
   #alarm = new Alarm(() => this.#do((machine) => this.#perform(machine.tick(now()))));
   /** What it has under it: what the relay said, and takes. */
@@ -112,7 +95,13 @@ export class Channel {
     this.#options = options;
     const { name, version, store, crypto, WebSocket, timers } = options;
     this.#memory = new Memory(store);
-    this.#insistence = new Insistence((type, payload, how) => this.send(type, payload, how));
+    this.#sender = new Sender({
+      machine: () => this.#machine,
+      wire: this.wire,
+      queue: this.#queue,
+      crypto,
+      onUnsent: () => this.#schedule(),
+    });
     this.#connection = new Connection({
       relay: link.relay,
       token: link.token,
@@ -230,37 +219,8 @@ export class Channel {
    * @param {{id?: string, onFailure?: Fate}} [how]
    * @returns {Promise<string>}
    */
-  async send(type, payload, { id = newId(this.#options.crypto), onFailure } = {}) {
-    const plaintext = utf8.encode(JSON.stringify(payload));
-    this.wire.check(plaintext.length, id);
-    this.wire.pending += plaintext.length;
-    try {
-      await this.#queue.add(() => this.#sealAndPost(type, id, plaintext, onFailure));
-    } finally {
-      this.wire.pending -= plaintext.length;
-    }
-    return id;
-  }
-
-  /**
-   * @param {string} type
-   * @param {string} id
-   * @param {Uint8Array} plaintext
-   * @param {Fate} [onFailure]
-   */
-  async #sealAndPost(type, id, plaintext, onFailure) {
-    try {
-      if (!this.#machine) throw new NotReady();
-      const sealed = await this.#machine.seal(type, id, plaintext);
-      this.wire.post(type, id, sealed);
-    } catch (error) {
-      if (!(error instanceof NotReady || error instanceof NotConnected)) throw error;
-      this.#schedule();
-      throw new NotConnected("There is no session with the agent. Try again when there is.", {
-        ids: [id],
-      });
-    }
-    if (onFailure) this.#fates.add(id, onFailure);
+  send(type, payload, how) {
+    return this.#sender.send(type, payload, how);
   }
 
   /**
@@ -271,8 +231,7 @@ export class Channel {
    */
   insist(type, payload) {
     // In version 1 a late end would be taken for another answer's.
-    const patient = this.version === 2;
-    this.#insistence.send(type, payload, { id: newId(this.#options.crypto), patient });
+    this.#sender.insist(type, payload, { patient: this.version === 2 });
   }
 
   // In.
@@ -291,7 +250,7 @@ export class Channel {
       this.#backlog -= size;
       this.wire.traffic += size;
       await this.wire.unblock();
-      await this.#receive(machine, envelope);
+      await this.#attempt(envelope.id, () => this.#perform(machine.receive(envelope, now())));
     });
   }
 
@@ -330,27 +289,7 @@ export class Channel {
     this.wire.cut();
     this.#peerThere = false;
     if (this.#machine) await this.#perform(this.#machine.disconnected(now()));
-    this.#sessionEnded(); // also where the machine never had one: v1 says much without
-  }
-
-  #sessionEnded() {
-    this.#fates.clear();
-    this.#insistence.end();
-  }
-
-  /**
-   * Act on one message. Whatever is the matter with it, the next one is read.
-   * @param {Machine} machine
-   * @param {import("./envelope.js").Envelope} envelope
-   */
-  async #receive(machine, envelope) {
-    try {
-      await this.#perform(machine.receive(envelope, now()));
-    } catch (error) {
-      if (error instanceof StoreError) throw error;
-      // Neither its text nor its stack: both may hold what was in the message.
-      this.#emit({ kind: "ignored", why: "a message that could not be handled", id: envelope.id });
-    }
+    this.#sender.sessionEnded(); // also where the machine never had one: v1 says much without
   }
 
   /** @param {Promise<SessionEvent[]>} events */
@@ -359,7 +298,7 @@ export class Channel {
     try {
       for (const event of await events) {
         if (event.kind !== "opened") quiet = false;
-        await this.#attempt(event);
+        await this.#attempt("id" in event ? event.id : "", () => this.#carryOut(event));
       }
     } finally {
       this.#schedule();
@@ -368,16 +307,17 @@ export class Channel {
   }
 
   /**
-   * Whatever is the matter with one event, those behind it are due all the same.
-   * @param {SessionEvent} event
+   * Act on one message, or on one event. Whatever is the matter with it, what is behind it is due
+   * all the same.
+   * @param {string} id
+   * @param {() => Promise<void>} work
    */
-  async #attempt(event) {
+  async #attempt(id, work) {
     try {
-      await this.#carryOut(event);
+      await work();
     } catch (error) {
       if (error instanceof StoreError) throw error;
       // Neither its text nor its stack: both may hold what was in the message.
-      const id = "id" in event ? event.id : "";
       this.#emit({ kind: "ignored", why: "a message that could not be handled", id });
     }
   }
@@ -386,7 +326,8 @@ export class Channel {
   async #carryOut(event) {
     switch (event.kind) {
       case "opened":
-        if (!this.#cameBefore(event)) await this.#options.onMessage(event);
+        if (this.version === 2 && this.#memory.cameBefore(event)) return;
+        await this.#options.onMessage(event);
         return;
       case "send":
         try {
@@ -399,21 +340,17 @@ export class Channel {
         await this.#keep(event.secrets);
         return;
       case "hint":
-        this.#machine?.refused(event.ref);
-        this.#fates.tell(event.ref, refusal(event));
+        this.#sender.refused(event);
         break;
       case "lost":
-        for (const id of event.ids) {
-          const text = "The message did not arrive, says the agent. Send it again.";
-          this.#fates.tell(id, new MessageLost(text, { ids: [id] }));
-        }
+        this.#sender.lost(event.ids);
         break;
       case "established":
         this.#failure = null;
         this.#memory.peerName = event.peer.name;
         break;
       case "ended":
-        this.#sessionEnded();
+        this.#sender.sessionEnded();
         break;
       case "pairing-refused": {
         const { failure } = event;
@@ -433,11 +370,6 @@ export class Channel {
       this.wire.cut();
       throw error;
     }
-  }
-
-  /** @param {Opened} message */
-  #cameBefore({ type, id }) {
-    return this.version === 2 && !STREAMED.has(type) && this.#memory.hasSeen(id);
   }
 
   // The queue, and time.

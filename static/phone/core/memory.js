@@ -33,6 +33,16 @@ import { hexadecimal } from "./inbox.js";
 // Milliseconds until ids that were seen are written down.
 const SAVE_MS = 1000;
 
+// Messages that nobody sends again, so their ids need not be remembered.
+const STREAMED = new Set([
+  "chat.stream",
+  "chat.done",
+  "chat.tool_status",
+  "chat.error",
+  "file.chunk",
+  "file.ack",
+]);
+
 /**
  * A store that ends with the program: for tests, and for what must leave no trace.
  * @implements {Store}
@@ -117,6 +127,14 @@ export class Memory {
   async keep(secrets) {
     this.#state.secrets = secrets;
     await this.#save();
+  }
+
+  /**
+   * Whether this message came before; it has from now on.
+   * @param {{type: string, id: string}} message
+   */
+  cameBefore({ type, id }) {
+    return !STREAMED.has(type) && this.hasSeen(id);
   }
 
   /**
