@@ -26,6 +26,7 @@ from tests.phone.harness import (
     open_context,
     pair,
 )
+from tests.phone.models import add, bare, open_book, ready
 from tests.support.parts import chromium
 from tests.support.process import RelayProcess, relay_process
 
@@ -121,3 +122,13 @@ async def paired_page(page: Page, agent: ScriptedAgent) -> Page:
     """The phone's browser in the chat with `agent`."""
     await pair(page, agent)
     return page
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def paired(open_profile: OpenContext, agent: ScriptedAgent) -> AsyncIterator[Page]:
+    """The app without its views, with this pairing, connected."""
+    async with open_profile() as context:
+        page = await open_book(await bare(context))
+        await add(page, agent.url)
+        await ready(page)
+        yield page

@@ -186,3 +186,21 @@ async def over(page: Page) -> None:
     """No answer is under way."""
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await expect(page.locator(".caret")).to_have_count(0)
+
+
+def button(page: Page, name: str) -> Locator:
+    """The one of exactly this name."""
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def row(page: Page, name: str) -> Locator:
+    """An agent's, in the list."""
+    return page.get_by_role("listitem").filter(has_text=name)
+
+
+async def to_list(page: Page) -> None:
+    """On a desktop it is there all the time."""
+    agents = page.get_by_role("list", name="Agents")
+    while not await agents.is_visible():
+        await button(page, "Back").click()
+    await expect(agents).to_be_visible()

@@ -6,6 +6,8 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, Page, Route
 
+from tests.phone.harness import ScriptedAgent
+
 # `until` waits for what a model tells by its events; a test that waits in vain says for what.
 # `part` is a module of the app.
 _TOOLS = """
@@ -70,6 +72,10 @@ async () => {
 """
 
 
+SEND = "(texts) => { for (const text of texts) pairing.conversation.send(text); }"
+SAID = "said(pairing.conversation)"
+
+
 async def bare(context: BrowserContext) -> Page:
     """A new page that does nothing by itself."""
     page = await context.new_page()
@@ -124,3 +130,21 @@ async def ask(page: Page, text: str) -> Any:
         }""",
         text,
     )
+
+
+async def settled(page: Page) -> Any:
+    """What was said once nothing is under way any more."""
+    return await page.evaluate(
+        """async () => {
+          const { conversation } = pairing;
+          await conversation.load();
+          const settled = () => conversation.messages.every((message) => message.settled);
+          await until(conversation, settled);
+          return said(conversation);
+        }"""
+    )
+
+
+def asked(agent: ScriptedAgent) -> list[str]:
+    """What came to it, in order."""
+    return [message.text for message in agent.asked]

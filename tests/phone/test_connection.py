@@ -11,8 +11,9 @@ from playwright.async_api import Page, WebSocketRoute, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, pair, say
+from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, over, pair, say
 from tests.phone.looks import look
+from tests.phone.remembering import Remembering
 from tests.support.process import RelayProcess, relay_process
 
 REFUSED = "ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET"
@@ -88,6 +89,21 @@ async def test_the_relay_restarts_amid_an_answer_and_the_page_comes_back(
                 await expect(page.locator(".failure")).to_have_count(0)
         finally:
             await agent.stop()
+
+
+async def test_a_reload_amid_an_answer_loses_nothing_of_it(page: Page, relay: RelayProcess) -> None:
+    answer = page.locator(".markdown")
+    async with Remembering(relay, "It was a dark") as agent:
+        await pair(page, agent)
+        await say(page, "Tell me a story")
+        await expect(answer).to_have_text("It was a dark", timeout=SOON)
+        await page.reload()
+        await expect(answer).to_have_text("It was a dark", timeout=SOON)
+        agent.remember("assistant", "It was a dark and stormy night.")
+        await expect(answer).to_have_text("It was a dark and stormy night.", timeout=SOON)
+        await over(page)
+        await expect(page.locator(".message")).to_have_count(2)
+        assert [message.text for message in agent.asked] == ["Tell me a story"]
 
 
 async def test_a_pairing_that_is_revoked_says_so_at_once_and_keeps_what_was_said(

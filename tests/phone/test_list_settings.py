@@ -1,4 +1,4 @@
-"""The list of agents and the settings, by thumb and by keyboard."""
+"""The list of agents, their details, and the settings."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Page, expect
 
 import coralmux
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair, say
-from tests.phone.looks import look
+from tests.phone.harness import PHONE, SOON, ScriptedAgent, button, pair, row, say, to_list
 from tests.support.process import RelayProcess
 
 # The names of all records that the page keeps.
@@ -26,20 +25,6 @@ async () => {
   return records.result;
 }
 """
-# Controls that a thumb may miss: those that are seen and smaller than 44 pixels.
-SMALL = """
-() => [...document.querySelectorAll("button, select, input, a[href], summary")]
-  .map((control) => [control, control.getBoundingClientRect()])
-  .filter(([control, box]) => box.width > 0 && control.checkVisibility())
-  .filter(([control, box]) => box.height < 43.9 || box.width < 43.9)
-  .map(([control]) => control.outerHTML)
-"""
-OVERFLOW = """
-() => [...document.querySelectorAll(".scroll, .bar, body")]
-  .filter((element) => element.scrollWidth > element.clientWidth + 1)
-  .map((element) => element.className)
-"""
-
 # From here on, nothing that is renamed can be kept.
 BROKEN_RENAME = """
 async () => {
@@ -48,19 +33,6 @@ async () => {
   Pairing.prototype.rename = () => Promise.reject(new Error("broken"));
 }
 """
-
-
-def button(page: Page, name: str) -> Locator:
-    return page.get_by_role("button", name=name, exact=True)
-
-
-def row(page: Page, name: str) -> Locator:
-    return page.get_by_role("listitem").filter(has_text=name)
-
-
-async def to_list(page: Page) -> None:
-    await button(page, "Back").click()
-    await expect(page.get_by_role("list", name="Agents")).to_be_visible()
 
 
 async def choose(page: Page, name: str, item: str) -> None:
@@ -277,39 +249,6 @@ async def test_of_several_agents_all_messages_are_exported_and_deleted(
     await expect(row(page, "Agent")).to_contain_text("No messages yet")
 
 
-async def test_from_right_to_left_the_page_is_turned_round(
-    paired_page: Page, agent: ScriptedAgent
-) -> None:
-    page = paired_page
-    await to_list(page)
-    await page.evaluate("document.documentElement.dir = 'rtl'")
-    avatar, name, menu = [
-        await page.locator(part).evaluate("(element) => element.getBoundingClientRect().toJSON()")
-        for part in (".row-avatar", ".row-name bdi", ".row > .icon-button")
-    ]
-    assert menu["right"] < name["left"] < name["right"] < avatar["left"]
-    assert await page.evaluate(OVERFLOW) == []
-    await look(page, "list-rtl")
-    await button(page, "Settings").click()
-    back = page.locator(".icon-back")
-    assert await back.evaluate("(icon) => getComputedStyle(icon).scale") == "-1 1"
-    small, name = [
-        await page.locator(part).evaluate("(element) => element.getBoundingClientRect().toJSON()")
-        for part in (".settings .avatar", ".settings bdi")
-    ]
-    assert small["left"] - 20 < name["right"] < small["left"]
-    await look(page, "settings-rtl")
-
-
-async def test_with_reduced_motion_nothing_moves(page: Page) -> None:
-    moving = "getComputedStyle(document.querySelector('.button')).transitionDuration"
-    await page.goto("/phone")
-    await button(page, "Pair an agent").wait_for()
-    assert await page.evaluate(moving) != "0s"
-    await page.emulate_media(reduced_motion="reduce")
-    assert await page.evaluate(moving) == "0s"
-
-
 async def test_forgetting_from_the_chat_s_details_ends_at_the_list(paired_page: Page) -> None:
     page = paired_page
     await to_list(page)
@@ -379,66 +318,3 @@ async def test_on_a_desktop_one_chat_takes_the_place_of_another(
     await desktop.go_back()
     await expect(desktop.get_by_text("Choose an agent to talk to.")).to_be_visible()
     await other.stop()
-
-
-async def test_all_of_it_goes_by_keyboard(desktop: Page, agent: ScriptedAgent) -> None:
-    page = desktop
-    await pair(page, agent)
-    await button(page, "Options for Agent").focus()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
-    await page.keyboard.press("ArrowDown")
-    await expect(page.get_by_role("menuitem", name="Details")).to_be_focused()
-    await page.keyboard.press("End")
-    await expect(page.get_by_role("menuitem", name="Forget")).to_be_focused()
-    await page.keyboard.press("ArrowDown")
-    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("menu")).to_be_hidden()
-    await expect(button(page, "Options for Agent")).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("menuitem", name="Rename")).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.get_by_role("textbox", name="Name")).to_be_focused()
-    await page.keyboard.press("Escape")
-    await expect(page.get_by_role("dialog")).to_have_count(0)
-    await expect(button(page, "Options for Agent")).to_be_focused()
-
-
-async def test_back_in_the_list_the_focus_is_where_one_came_from(paired_page: Page) -> None:
-    await to_list(paired_page)
-    await expect(paired_page.get_by_role("listitem").get_by_role("button").first).to_be_focused()
-
-
-@pytest.mark.parametrize("width", [390, 195], ids=["phone", "zoomed"])
-async def test_nothing_is_too_small_for_a_thumb_nor_too_wide_for_the_screen(
-    page: Page, agent: ScriptedAgent, width: int
-) -> None:
-    """At 200 % a phone has half as many pixels across."""
-    await page.set_viewport_size({"width": width, "height": 844 * width // 390})
-
-    async def check(view: str) -> None:
-        assert await page.evaluate(SMALL) == [], view
-        assert await page.evaluate(OVERFLOW) == [], view
-
-    await page.goto("/phone")
-    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
-    await check("empty list")
-    await button(page, "Pair an agent").click()
-    await check("pair")
-    await page.goto(agent.url)
-    await expect(button(page, "Connect")).to_be_visible()
-    await check("confirm")
-    await pair(page, agent)
-    await to_list(page)
-    await check("list")
-    await button(page, "Settings").click()
-    await expect(page.get_by_role("heading", name="Settings")).to_be_visible()
-    await check("settings")
-    await page.go_back()
-    await button(page, "Options for Agent").click()
-    await check("menu")
-    await page.get_by_role("menuitem", name="Details").click()
-    await check("details")
-    await button(page, "Forget this agent").click()
-    await check("dialog")

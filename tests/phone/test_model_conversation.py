@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest_asyncio
 from playwright.async_api import Page
 
 import coralmux
@@ -40,16 +39,6 @@ async () => {
   return [question.state, question.error?.code ?? null, picture.scaled, picture.progress ?? null];
 }
 """
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def paired(open_profile: OpenContext, agent: ScriptedAgent) -> AsyncIterator[Page]:
-    """A page with this pairing, connected."""
-    async with open_profile() as context:
-        page = await open_book(await bare(context))
-        await add(page, agent.url)
-        await ready(page)
-        yield page
 
 
 async def test_what_was_said_is_read_again_without_the_agent(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
-import pytest_asyncio
 from playwright.async_api import Page
 
 import coralmux
@@ -43,16 +41,6 @@ async (prefix) => {
 }
 """
 SAID = "said(pairing.conversation)"
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def paired(open_profile: OpenContext, agent: ScriptedAgent) -> AsyncIterator[Page]:
-    """A page with this pairing, connected."""
-    async with open_profile() as context:
-        page = await open_book(await bare(context))
-        await add(page, agent.url)
-        await ready(page)
-        yield page
 
 
 async def test_a_damaged_pairing_locks_no_other_one_out(

@@ -7,45 +7,25 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest_asyncio
 from playwright.async_api import Page
 
 import coralmux
 from tests.phone.conftest import OpenContext
 from tests.phone.harness import Faults, ScriptedAgent
-from tests.phone.models import add, ask, bare, open_book, ready, reopened, shrink
+from tests.phone.models import (
+    SAID,
+    SEND,
+    add,
+    ask,
+    asked,
+    bare,
+    open_book,
+    ready,
+    reopened,
+    settled,
+    shrink,
+)
 from tests.support.process import RelayProcess, relay_process
-from tests.support.waiting import eventually
-
-SEND = "(texts) => { for (const text of texts) pairing.conversation.send(text); }"
-SAID = "said(pairing.conversation)"
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def paired(open_profile: OpenContext, agent: ScriptedAgent) -> AsyncIterator[Page]:
-    """A page with this pairing, connected."""
-    async with open_profile() as context:
-        page = await open_book(await bare(context))
-        await add(page, agent.url)
-        await ready(page)
-        yield page
-
-
-async def settled(page: Page) -> Any:
-    """What was said once nothing is under way any more."""
-    return await page.evaluate(
-        """async () => {
-          const { conversation } = pairing;
-          await conversation.load();
-          const settled = () => conversation.messages.every((message) => message.settled);
-          await until(conversation, settled);
-          return said(conversation);
-        }"""
-    )
-
-
-def asked(agent: ScriptedAgent) -> list[str]:
-    return [message.text for message in agent.asked]
 
 
 async def test_questions_wait_over_a_reload_and_go_out_in_order_once_each(
@@ -202,114 +182,6 @@ async def test_an_answer_that_was_coming_when_the_page_was_left_has_failed(
     await reopened(paired)
     assert await settled(paired) == [["user", "hello", "done"], ["agent", "half ", "failed"]]
     assert asked(agent) == ["hello"]
-
-
-class Remembering(ScriptedAgent):
-    """An agent that never ends its first answer, and remembers what the test says.
-
-    `looked` counts how often it was asked what it remembers since it was asked something.
-    """
-
-    def __init__(self, relay: RelayProcess, said: str = "") -> None:
-        super().__init__(relay)
-        self.remembered: list[dict[str, Any]] = []
-        self.came = asyncio.Event()
-        self.looked = 0
-        self.on("chat.history")(self._history)
-        self._said = said
-        self.answers(self._never_ending)
-
-    def remember(self, role: str, text: str) -> None:
-        self.remembered.append({"role": role, "content": text, "timestamp": None})
-
-    async def _history(self, request: Any) -> Any:
-        self.looked += self.came.is_set()
-        return {"messages": self.remembered}
-
-    async def _never_ending(self, message: coralmux.ChatMessage) -> AsyncIterator[str]:
-        self.remember("user", message.text)
-        self.came.set()
-        if self._said:
-            yield self._said
-        await asyncio.Event().wait()
-
-    async def __aenter__(self) -> Remembering:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-
-async def ask_remembering(page: Page, agent: Remembering) -> None:
-    """Pair, and ask something."""
-    await add(page, agent.url)
-    await ready(page)
-    await page.evaluate("until(pairing.conversation, () => !pairing.conversation.fetching)")
-    await page.evaluate(SEND, ["hello"])
-    await agent.came.wait()
-
-
-async def test_an_answer_that_ends_after_a_reload_is_taken_from_the_agents_memory(
-    open_profile: OpenContext, relay: RelayProcess
-) -> None:
-    async with Remembering(relay) as agent, open_profile() as context:
-        page = await open_book(await bare(context))
-        await ask_remembering(page, agent)
-        await page.evaluate("until(pairing.conversation, () => pairing.conversation.messages[1])")
-        await page.evaluate("book.flush()")
-        await reopened(page)
-        await page.evaluate("pairing.conversation.load()")
-        await eventually(lambda: agent.looked > 0)
-        assert await page.evaluate(SAID) == [["user", "hello", "sent"], ["agent", "", "streaming"]]
-        agent.remember("assistant", "what I said")
-        assert await settled(page) == [["user", "hello", "done"], ["agent", "what I said", "done"]]
-        assert asked(agent) == ["hello"]
-
-
-async def test_an_answer_cut_off_by_a_reload_is_taken_whole_from_the_agents_memory(
-    open_profile: OpenContext, relay: RelayProcess
-) -> None:
-    async with Remembering(relay, "half ") as agent, open_profile() as context:
-        page = await open_book(await bare(context))
-        await ask_remembering(page, agent)
-        await page.evaluate(
-            "until(pairing.conversation, () => pairing.conversation.messages[1]?.text === 'half ')"
-        )
-        await page.evaluate("book.flush()")
-        await reopened(page)
-        await page.evaluate("pairing.conversation.load()")
-        await eventually(lambda: agent.looked > 0)
-        assert (await page.evaluate(SAID))[1] == ["agent", "half ", "streaming"]
-        agent.remember("assistant", "half and half")
-        assert (await settled(page))[1] == ["agent", "half and half", "done"]
-
-
-async def test_an_answer_that_the_agent_does_not_remember_fails_after_five_minutes(
-    open_profile: OpenContext, relay: RelayProcess
-) -> None:
-    async with Remembering(relay, "half ") as agent, open_profile() as context:
-        page = await open_book(await bare(context))
-        await ask_remembering(page, agent)
-        # The times between two askings, which pass faster here.
-        await page.evaluate(
-            """() => {
-              const paces = [1, 2, 4, 8, 16, 30].map((seconds) => seconds * 1000);
-              globalThis.waited = 0;
-              const later = setTimeout;
-              globalThis.setTimeout = (work, time) => {
-                const [, , caller] = new Error().stack.split("\\n");
-                const pace = paces.includes(time) && caller.includes("recall.js");
-                if (pace) waited += time;
-                return later(work, pace ? 1 : time);
-              };
-            }"""
-        )
-        await agent.stop()
-        await page.evaluate("until(pairing, () => !pairing.online)")
-        await agent.start()
-        assert await settled(page) == [["user", "hello", "done"], ["agent", "half ", "failed"]]
-        assert 240_000 < await page.evaluate("waited") < 360_000
 
 
 async def test_a_question_without_an_answer_is_asked_again_and_never_twice(

@@ -23,6 +23,7 @@ from tests.phone.harness import (
     SOON,
     Faults,
     ScriptedAgent,
+    button,
     open_context,
     pair,
     say,
@@ -54,10 +55,6 @@ async (on) => {
   }
 }
 """
-
-
-def button(page: Page, name: str):
-    return page.get_by_role("button", name=name, exact=True)
 
 
 def heading(page: Page, name: str):

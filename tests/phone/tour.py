@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, over, say
+from tests.phone.harness import SOON, ScriptedAgent, over, say, to_list
 from tests.support.process import RelayProcess
 
 ANSWER = """\
@@ -198,12 +198,3 @@ async def tour(page: Page, relay: RelayProcess) -> AsyncIterator[str]:
         await marvin.stop()
         await library.stop()
         await old.stop()
-
-
-async def to_list(page: Page) -> None:
-    """On a desktop it is there all the time."""
-    agents = page.get_by_role("list", name="Agents")
-    back = page.get_by_role("button", name="Back")
-    while not await agents.is_visible():
-        await back.click()
-    await expect(agents).to_be_visible()
