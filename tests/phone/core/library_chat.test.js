@@ -123,7 +123,8 @@ test("requests are answered, and the agent's errors told in its words", onStage,
 
 test("what is said in a room is told", onStage, async (t) => {
   const phone = phoneFor(t, await please("pair"));
-  await phone.ready();
+  // Then it has a session with this phone, and knows whom to tell.
+  await phone.ask("are you there?").finished;
   const heard = event(phone, "group-message", ({ roomId }) => roomId === "hall");
   await please("group_message", { room: "hall", text: "Tea?" });
   assert.deepEqual(await heard, { roomId: "hall", message: { text: "Tea?" } });
@@ -269,6 +270,7 @@ test(
 
 test("in version 1 what comes too late is not taken for the next answer", onStage, async (t) => {
   const phone = phoneFor(t, await please("pair", { secret: false }));
+  await phone.ready();
   const late = phone.ask("hold too long", { timeout: 100 });
   await assert.rejects(late.finished, { name: "RequestTimeout", ids: [late.id] });
   const begun = performance.now();
