@@ -38,7 +38,8 @@ async def look(page: Page, name: str) -> None:
         await page.evaluate(SETTLED)
         path = SCREENSHOTS / f"{name}-{kind}-{scheme}.png"
         await page.screenshot(path=path, animations="disabled", caret="initial")
-        assert not await serious(page), f"{name}, {scheme}"
+        found = await serious(page)
+        assert not found, f"{name}, {scheme}: {found}"
     await page.emulate_media(color_scheme="light", reduced_motion="no-preference")
 
 

@@ -170,8 +170,8 @@ async def test_a_failure_that_the_page_has_words_for_is_told_in_its_language(
             "에이전트가 지원하지 않는 기능이에요.",
             "English.",
             "English.",
-            "에이전트가 오프라인이에요. 돌아오면 다시 시도해 주세요.",
-            "문제가 생겼어요. 다시 시도해 주세요.",
+            "에이전트가 오프라인이에요. 돌아오면 다시 물어봐 주세요.",
+            "문제가 생겼어요. 다시 물어봐 주세요.",
         ]
 
 

@@ -287,7 +287,6 @@ export const en = {
   "chat.pictureMissing": "This picture cannot be shown.",
   "chat.receiving": "Receiving {name}",
   "chat.uploading": "Sending {name}",
-  "chat.saveFile": "Save {name}",
   "chat.viewer": "Picture {index} of {count}",
   "chat.zoom": "Zoom",
   "chat.nextPicture": "Next picture",

@@ -275,7 +275,6 @@ export const ko = {
   "chat.pictureMissing": "이 사진을 표시할 수 없어요.",
   "chat.receiving": "{name} 받는 중",
   "chat.uploading": "{name} 보내는 중",
-  "chat.saveFile": "{name} 저장",
   "chat.viewer": "사진 {count}장 중 {index}번째",
   "chat.zoom": "확대",
   "chat.nextPicture": "다음 사진",

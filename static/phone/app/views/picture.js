@@ -87,10 +87,10 @@ function FileView({ picture }) {
   return html`<button
     type="button"
     class="file"
-    aria-label=${t("chat.saveFile", { name })}
     onClick=${async () => download(name, await picture.blob())}
   >
-    <${Icon} name="attach" /><bdi class="file-name">${name}</bdi>
+    <${Icon} name="attach" /><span class="visually-hidden">${t("app.save")}</span>
+    <bdi class="file-name">${name}</bdi>
     <span class="quiet">${bytes(size)}</span>
   </button>`;
 }
