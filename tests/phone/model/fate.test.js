@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-
-import { endOf, pauseOf } from "../../../static/phone/app/model/fate.js";
+import { endOf, fateOf, pauseOf } from "../../../static/phone/app/model/fate.js";
+import { ConnectionLost, MessageLost, PeerOffline } from "../../../static/phone/core/errors.js";
 
 const NOW = Date.UTC(2026, 1, 3, 12);
 const DAY = 86_400_000;
@@ -36,4 +36,24 @@ test("a pairing is over where waiting cannot help", () => {
     assert.equal(endOf({ kind }), null);
   }
   assert.equal(endOf({ kind: "refused", failure: "NO_ANSWER" }), null);
+});
+
+test("what may have arrived is sent again by itself in version 2 alone", () => {
+  const facts = { heard: false, tries: 1, now: NOW };
+  const lost = new ConnectionLost("The connection broke.");
+  assert.deepEqual(fateOf(lost, { ...facts, version: 2 }), { kind: "again" });
+  assert.deepEqual(fateOf(lost, { ...facts, version: 1 }), {
+    kind: "failed",
+    failure: { name: "ConnectionLost" },
+  });
+});
+
+test("what is known not to have arrived is sent again, though not for ever", () => {
+  const facts = { heard: false, tries: 1, now: NOW };
+  for (const version of [1, 2]) {
+    assert.equal(fateOf(new PeerOffline("Away."), { ...facts, version }).kind, "again");
+  }
+  const lost = new MessageLost("It did not arrive.");
+  assert.equal(fateOf(lost, { ...facts, version: 2 }).kind, "again");
+  assert.equal(fateOf(lost, { ...facts, version: 2, tries: 3 }).kind, "failed");
 });
