@@ -159,8 +159,7 @@ export class Conversation extends EventTarget {
    * @returns {Promise<void>} never rejects
    */
   async remove(message) {
-    if (this.#pairing.live(this) !== this) return;
-    if (!this.messages.includes(message)) return;
+    if (this.#pairing.live(this) !== this || !this.messages.includes(message)) return;
     this.#pairing.outbox.drop(message);
     this.messages = this.messages.filter((other) => other !== message);
     this.#tell("remove", { message });
