@@ -1,6 +1,7 @@
 /** An answer on its way. */
 
 import { fromInline } from "./attachments.js";
+import { printable } from "./clear_messages.js";
 import {
   AgentError,
   AttachmentError,
@@ -231,7 +232,7 @@ export class Answer extends EventTarget {
         // It comes in the clear in version 1. An answer is no worse without it.
         const { tool } = payload;
         const status = STATUSES.includes(payload.status) ? payload.status : "running";
-        if (typeof tool === "string") this.#dispatch("tool", { tool, status });
+        if (typeof tool === "string") this.#dispatch("tool", { tool: printable(tool), status });
       } else if (type === "chat.stream") {
         const { delta, seq = 0 } = payload;
         text(delta);

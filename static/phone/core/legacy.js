@@ -34,6 +34,7 @@ import {
 import { webCrypto } from "./crypto.js";
 import { decodeObject, InvalidMessage, newId } from "./envelope.js";
 import { E2EError, NotReady } from "./failures.js";
+import { ignored } from "./ignored.js";
 
 /** @typedef {import("./crypto.js").CryptoProvider} CryptoProvider */
 /** @typedef {import("./envelope.js").Envelope} Envelope */
@@ -406,11 +407,6 @@ export class LegacySession {
 /** @param {unknown} value */
 function text(value) {
   return typeof value === "string" ? value : "";
-}
-
-/** @param {string} why @param {string} id @returns {Ignored} */
-function ignored(why, id) {
-  return { kind: "ignored", why, id };
 }
 
 /**

@@ -32,8 +32,6 @@ import { ignored } from "./ignored.js";
 import { Initiator } from "./initiator.js";
 import { read } from "./records.js";
 
-export { ANSWER_MS, ATTEMPTS, PATIENCE_MS, RESTART_MS } from "./initiator.js";
-
 /** @typedef {import("./envelope.js").Envelope} Envelope */
 /** @typedef {import("./envelope.js").Payload} Payload */
 /** @typedef {import("./failures.js").Failure} Failure */

@@ -87,6 +87,17 @@ describe("a relay that meddles", { ...onStage, concurrency: true }, () => {
     });
   }
 
+  test("a question that is dropped is told to be lost once another one arrives", async (t) => {
+    const pairing = await please("hostile", { tamper: "Drop", type: "chat.send", sender: "phone" });
+    const phone = phoneFor(t, pairing);
+    await phone.ready();
+    const lost = phone.ask("lost");
+    const next = phone.ask("next");
+    assert.equal((await next.finished).text, "You said: next");
+    await assert.rejects(lost.finished, { name: "MessageLost", ids: [lost.id] });
+    assert.deepEqual(await please("asked", { text: "lost" }), []);
+  });
+
   test("a message that is sent again because of a forged refusal is taken once", async (t) => {
     const pairing = await please("hostile", {
       tamper: "ForgeError",
@@ -99,7 +110,8 @@ describe("a relay that meddles", { ...onStage, concurrency: true }, () => {
     const phone = phoneFor(t, pairing);
     const heard = [];
     phone.addEventListener("group-message", ({ detail }) => heard.push(detail.message.text));
-    await phone.ready();
+    // Then it has a session with this phone, and knows whom to tell.
+    await phone.ask("are you there?").finished;
     await please("group_message", { uri, room: "hall", text: "Tea?" });
     const twice = { uri, sender: "agent", type: "group.message" };
     while ((await please("sent", twice)) < 2) await new Promise((done) => setTimeout(done, 50));
