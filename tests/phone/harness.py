@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -186,6 +187,13 @@ async def over(page: Page) -> None:
     """No answer is under way."""
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await expect(page.locator(".caret")).to_have_count(0)
+
+
+async def becomes_true(page: Page, expression: str) -> None:
+    """Of the page. Playwright's own `wait_for_function` needs the `eval` that the CSP forbids."""
+    async with asyncio.timeout(SOON / 1000):
+        while not await page.evaluate(expression):
+            await asyncio.sleep(0.02)
 
 
 def button(page: Page, name: str) -> Locator:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import Page, Request, expect
 
-from tests.phone.harness import SOON, Faults, ScriptedAgent, pair, say
+from tests.phone.harness import SOON, Faults, ScriptedAgent, becomes_true, pair, say
 from tests.support.process import RelayProcess
 
 # Whatever the browser keeps of this page by itself, and the page by its own doing.
@@ -89,8 +89,8 @@ async def test_the_address_of_a_link_is_in_no_history(page: Page, agent: Scripte
     await expect(page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
     # Opened in the same tab: nothing is loaded, and still nothing stays.
     await page.evaluate("(url) => { location.href = url; }", agent.url)
-    await page.wait_for_function("location.hash === '' && !location.href.includes('#')")
-    await page.wait_for_function("navigation.entries().every((entry) => !entry.url.includes('#'))")
+    await becomes_true(page, "location.hash === '' && !location.href.includes('#')")
+    await becomes_true(page, "navigation.entries().every((entry) => !entry.url.includes('#'))")
 
 
 async def test_the_fragment_is_handed_over_once(page: Page) -> None:
@@ -99,7 +99,7 @@ async def test_the_fragment_is_handed_over_once(page: Page) -> None:
     assert page.url.endswith("/phone")
     assert await page.evaluate("[coralmuxFragment(), coralmuxFragment()]") == ["#token=x", ""]
     await page.evaluate("location.hash = 'token=y'")
-    await page.wait_for_function("location.hash === ''")
+    await becomes_true(page, "location.hash === ''")
     assert await page.evaluate("[coralmuxFragment(), coralmuxFragment()]") == ["#token=y", ""]
 
 

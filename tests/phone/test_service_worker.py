@@ -12,7 +12,16 @@ import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
 from tests.phone.edition import Editions
-from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, open_context, pair, say
+from tests.phone.harness import (
+    PHONE,
+    SOON,
+    Faults,
+    ScriptedAgent,
+    becomes_true,
+    open_context,
+    pair,
+    say,
+)
 from tests.support.process import RelayProcess
 
 CACHED = """
@@ -137,7 +146,7 @@ async def test_a_new_version_waits_until_it_is_wanted_and_loses_nothing(
 
     async with there.expect_navigation():
         await offer.click()
-    await there.wait_for_function(f"{EDITION} !== {edition!r}")
+    await becomes_true(there, f"{EDITION} !== {edition!r}")
     await there.evaluate(IN_ITS_HANDS)
     [second] = await there.evaluate(CACHED)
     assert second != first
