@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.async_api import Page
 
-from tests.phone.harness import ROOT
+from tests.phone.harness import DESKTOP, ROOT
 
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
@@ -22,24 +22,36 @@ SERIOUS = ("serious", "critical")
 OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
 
 
-async def look(page: Page, name: str) -> None:
+async def look(page: Page, name: str, *, wide: bool = False) -> None:
     """Take the page to build/screenshots, light and dark, and check it as it stands.
 
     Nothing sticks out at the side, and axe-core, the checker of accessibility, finds nothing
-    serious.
+    serious. `wide`: then again in the window of a desktop.
     """
+    await look_at(page, name)
+    before = page.viewport_size
+    if wide and before is not None:
+        await page.set_viewport_size(DESKTOP["viewport"])
+        await look_at(page, name)
+        await page.set_viewport_size(before)
+
+
+async def look_at(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     size = page.viewport_size
     assert size is not None
     kind = "phone" if size["width"] < 900 else "desktop"
     assert await page.evaluate(OVERFLOW) <= 0, f"{name} is wider than the window"
+    surfaces = set()
     for scheme in ("light", "dark"):
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         await page.evaluate(SETTLED)
         path = SCREENSHOTS / f"{name}-{kind}-{scheme}.png"
         await page.screenshot(path=path, animations="disabled", caret="initial")
+        surfaces.add(await page.evaluate("getComputedStyle(document.body).backgroundColor"))
         found = await serious(page)
         assert not found, f"{name}, {scheme}: {found}"
+    assert len(surfaces) == 2, f"{name} is the same in light and dark"
     await page.emulate_media(color_scheme="light", reduced_motion="no-preference")
 
 

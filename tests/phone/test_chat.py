@@ -105,10 +105,26 @@ async def test_markdown_is_drawn_and_a_code_block_is_copied(
         copied = await page.evaluate("navigator.clipboard.readText()")
         assert copied == MARKDOWN.split("```")[1].removeprefix("python\n").rstrip("\n")
         await message.get_by_role("button", name="Copy message").click()
+        await expect(page.locator(".toast")).to_have_text("Copied")
         assert await page.evaluate("navigator.clipboard.readText()") == MARKDOWN
         width = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width[0] == width[1]
         await look(page, "chat")
+
+
+async def test_a_clipboard_that_is_closed_says_so(page: Page, agent: ScriptedAgent) -> None:
+    await page.add_init_script(
+        "navigator.clipboard.writeText = () => Promise.reject(new Error('denied'))"
+    )
+    agent.answers(lambda message: "```\ncode\n```")
+    await pair(page, agent)
+    await say(page, "Show me")
+    await over(page)
+    await page.get_by_role("button", name="Copy message").click()
+    await expect(page.locator(".toast")).to_contain_text("Not copied")
+    code = page.get_by_role("button", name="Copy", exact=True)
+    await code.click()
+    await expect(code).to_have_text("Copy")
 
 
 async def test_stop_ends_the_answer_and_the_agent_s_work(page: Page, agent: ScriptedAgent) -> None:
@@ -142,7 +158,7 @@ async def test_a_failure_is_told_in_words_and_asked_again(page: Page, agent: Scr
     await pair(page, agent)
     await say(page, "Search")
     await expect(page.locator(".failure")).to_have_text("The search is down. Try again in an hour.")
-    await look(page, "failure")
+    await look(page, "failure", wide=True)
     agent.answers(lambda message: "Here it is.")
     await page.get_by_role("button", name="Ask again").click()
     await expect(page.locator(".markdown")).to_have_text("Here it is.")

@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.phone.harness import SOON, ScriptedAgent, button, pair, say, to_list
+import coralmux
+from tests.phone.harness import (
+    SOON,
+    ScriptedAgent,
+    becomes_true,
+    button,
+    over,
+    pair,
+    say,
+    textbox,
+    to_list,
+)
 from tests.phone.looks import look
 
-# Controls that a thumb may miss: those that are seen and smaller than 44 pixels.
+FOCUSED = """
+() => {
+  const { activeElement: element } = document;
+  const label = element.labels?.[0]?.textContent;
+  return (element.getAttribute("aria-label") ?? label ?? element.textContent).trim();
+}
+"""
+# Controls that a thumb may miss: those that are seen and smaller than 44 pixels. One of a
+# single pixel is for the keyboard and screen readers; a thumb has the long press.
 SMALL = """
 () => [...document.querySelectorAll("button, select, input, a[href], summary")]
   .map((control) => [control, control.getBoundingClientRect()])
-  .filter(([control, box]) => box.width > 0 && control.checkVisibility())
+  .filter(([control, box]) => box.width > 1 && control.checkVisibility())
   .filter(([control, box]) => box.height < 43.9 || box.width < 43.9)
   .map(([control]) => control.outerHTML)
 """
@@ -86,7 +108,84 @@ async def test_with_reduced_motion_nothing_moves(page: Page) -> None:
     assert await page.evaluate(moving) == "0s"
 
 
-async def test_all_of_it_goes_by_keyboard(desktop: Page, agent: ScriptedAgent) -> None:
+async def test_with_reduced_motion_an_answer_comes_without_any(
+    paired_page: Page, agent: ScriptedAgent
+) -> None:
+    page = paired_page
+    steps: asyncio.Queue[str | None] = asyncio.Queue()
+
+    @agent.answers
+    async def answer(message: coralmux.ChatMessage) -> AsyncIterator[str]:
+        while (part := await steps.get()) is not None:
+            yield part
+
+    moving = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
+    await say(page, "Go")
+    await expect(page.locator(".dots")).to_be_visible(timeout=SOON)
+    assert await page.evaluate(moving) > 0
+    await page.emulate_media(reduced_motion="reduce")
+    await becomes_true(page, f"{moving} === 0")
+    steps.put_nowait("Going")
+    await expect(page.locator(".caret")).to_be_visible(timeout=SOON)
+    assert await page.evaluate(moving) == 0
+    steps.put_nowait(None)
+
+
+async def test_one_pairs_and_chats_without_a_mouse(desktop: Page, agent: ScriptedAgent) -> None:
+    page = desktop
+
+    async def tab_to(name: str) -> None:
+        """As often as it takes, and no further than once round the page."""
+        for _ in range(40):
+            await page.keyboard.press("Tab")
+            if await page.evaluate(FOCUSED) == name:
+                return
+        raise AssertionError(f"the keyboard does not come to {name}")
+
+    async def enter() -> None:
+        await page.keyboard.press("Enter")
+        await page.evaluate("new Promise((done) => setTimeout(done, 300))")
+        assert await page.evaluate("document.activeElement !== document.body"), "focus is lost"
+
+    await page.goto("/phone")
+    await button(page, "Pair an agent").wait_for()
+    await tab_to("Pair an agent")
+    await enter()
+    await tab_to("Scan the code")
+    await enter()
+    await expect(page.get_by_role("alert")).to_contain_text("There is no camera here")
+    await tab_to("Or paste the link")
+    await page.keyboard.insert_text(agent.url)
+    await enter()
+    await expect(page.get_by_role("heading", name="Connect to this agent?")).to_be_visible()
+    await tab_to("Connect")
+    await enter()
+    await expect(button(page, "Open chat")).to_be_focused(timeout=SOON)
+    await enter()
+    await expect(textbox(page)).to_be_focused()
+    agent.answers(failing)
+    await page.keyboard.insert_text("Hello")
+    await enter()
+    await expect(page.locator(".failure")).to_be_visible(timeout=SOON)
+    await tab_to("Conversation menu")
+    agent.answers(lambda message: f"You said: {message.text}")
+    await tab_to("Ask again")
+    await enter()
+    await expect(page.get_by_role("log").get_by_text("You said: Hello")).to_be_visible(timeout=SOON)
+    await tab_to("Options for Agent")
+    await enter()
+    await page.keyboard.press("End")
+    await enter()
+    await tab_to("Forget")
+    await enter()
+    await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+
+
+async def failing(message: coralmux.ChatMessage) -> str:
+    raise coralmux.BackendError("The search is down.")
+
+
+async def test_menus_and_dialogs_go_by_keyboard(desktop: Page, agent: ScriptedAgent) -> None:
     page = desktop
     await pair(page, agent)
     await button(page, "Options for Agent").focus()
@@ -147,3 +246,17 @@ async def test_nothing_is_too_small_for_a_thumb_nor_too_wide_for_the_screen(
     await check("details")
     await button(page, "Forget this agent").click()
     await check("dialog")
+    await button(page, "Cancel").click()
+    await to_list(page)
+    await page.get_by_role("listitem").get_by_role("button").first.click()
+    await say(page, "A word as long as " + "Donaudampfschifffahrtsgesellschaft" * 3)
+    await expect(page.locator(".markdown")).to_be_visible(timeout=SOON)
+    await over(page)
+    await check("chat")
+    await button(page, "Search").click()
+    await page.get_by_role("searchbox").fill("word")
+    await check("search")
+    await page.keyboard.press("Escape")
+    await agent.stop()
+    await expect(page.get_by_text("The agent is offline.")).to_be_visible(timeout=SOON)
+    await check("banner")

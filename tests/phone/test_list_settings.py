@@ -175,7 +175,14 @@ async def test_details_say_what_a_pairing_is_and_uses(page: Page, relay: RelayPr
     agent = ScriptedAgent(relay, name="Marvin")
     await agent.start()
     await pair(page, agent)
+    # Several kilobytes, which an account of nothing would not show.
+    await say(page, "Hello " * 2_000)
+    await expect(page.locator(".markdown")).to_be_visible(timeout=SOON)
     await to_list(page)
+    await button(page, "Settings").click()
+    row = page.get_by_role("button").filter(has_text="Marvin")
+    await expect(row).to_contain_text(re.compile(r"\d\d+ kB today, \d\d+ kB this month"))
+    await button(page, "Back").click()
     await choose(page, "Marvin", "Details")
     facts = page.get_by_role("main")
     for text in (
@@ -186,9 +193,9 @@ async def test_details_say_what_a_pairing_is_and_uses(page: Page, relay: RelayPr
     ):
         await expect(facts.get_by_role("definition").filter(has_text=text)).to_be_visible()
     today = page.get_by_role("meter", name="Today")
-    await expect(today).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 524 MB$"))
+    await expect(today).to_have_attribute("aria-valuetext", re.compile(r"^\d\d+ kB of 524 MB$"))
     month = page.get_by_role("meter", name="This month")
-    await expect(month).to_have_attribute("aria-valuetext", re.compile(r"^\d.* of 11 GB$"))
+    await expect(month).to_have_attribute("aria-valuetext", re.compile(r"^\d\d+ kB of 11 GB$"))
     await expect(page.get_by_text("Starts anew")).to_have_count(2)
     await agent.stop()
 

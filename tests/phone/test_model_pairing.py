@@ -77,6 +77,8 @@ async def test_a_known_link_changes_nothing_of_its_pairing(
           return [known === pairing, error.name, error.id === pairing.id, book.pairings.length];
         }"""
         assert await page.evaluate(again, agent.url) == [True, "AlreadyPaired", True, 1]
+        other = coralmux.PairingLink(agent.link.relay, agent.link.token, b"x" * 32)
+        assert await page.evaluate(again, other.web()) == [True, "AlreadyPaired", True, 1]
         # The link's own secret is used up: had it replaced the kept one, nothing would be said.
         await reopened(page)
         assert (await ask(page, "two"))[-1] == ["agent", "You said: two", "done"]

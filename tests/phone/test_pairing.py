@@ -218,6 +218,9 @@ async def test_a_link_without_a_secret_is_not_verified(page: Page, relay: RelayP
         await expect(page.get_by_text("whoever runs the relay could read along")).to_be_visible()
         await button(page, "Connect").click()
         await expect(heading(page, "Connected to Agent, not verified")).to_be_visible(timeout=SOON)
+        await button(page, "Open chat").click()
+        await expect(page.locator(".standing")).to_contain_text("Not verified")
+        await expect(page.get_by_text("What you write here is encrypted, but")).to_be_visible()
     finally:
         await agent.stop()
 

@@ -21,6 +21,7 @@ export const speech = new EventTarget();
 
 const CHOICE = "coralmux.language";
 const DAY = 86_400_000;
+const TURNS = /[\u202a-\u202e\u2066-\u2069]/g;
 
 let language = "en";
 let locale = "en";
@@ -84,11 +85,6 @@ export function speak(choice = chosenLanguage()) {
   speech.dispatchEvent(new CustomEvent("change"));
 }
 
-/** The language spoken now, such as "en". */
-export function currentLanguage() {
-  return language;
-}
-
 /**
  * The text for `key`. Numbers are written as the language writes them.
  *
@@ -101,7 +97,8 @@ export function t(key, parameters = {}) {
   const form = typeof text === "string" ? text : plural(text, Number(parameters.count));
   return form.replace(/\{(\w+)\}/g, (_, name) => {
     const value = parameters[name];
-    return typeof value === "number" ? number(value) : String(value);
+    // A name that turns the direction of reading would turn the words behind it.
+    return typeof value === "number" ? number(value) : String(value).replace(TURNS, "");
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { webCrypto } from "../core/crypto.js";
 import { html, render } from "./html.js";
-import { speak } from "./i18n.js";
+import { speak, t } from "./i18n.js";
 import { Phonebook } from "./model/phonebook.js";
 import { Storage } from "./storage/database.js";
 import { Update } from "./update.js";
@@ -62,6 +62,7 @@ async function main() {
       page: location,
       locks: navigator.locks,
       anywhere,
+      unnamed: () => t("list.unnamed"),
     });
     await phonebook.load();
   } catch {
@@ -90,6 +91,13 @@ async function main() {
   document.addEventListener("visibilitychange", () => {
     if (document.visibilityState === "hidden") phonebook.flush();
   });
+
+  // A file that is dropped beside the chat would take the place of the page.
+  for (const type of /** @type {const} */ (["dragover", "drop"])) {
+    window.addEventListener(type, (event) => {
+      if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+    });
+  }
 
   const url = workerUrl();
   if (url) await update.watch(url);

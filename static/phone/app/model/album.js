@@ -33,6 +33,8 @@ export function check({ type, data }, version) {
 
 export class Album {
   #pairing;
+  /** @type {Set<Picture>} those that could not be kept */
+  #unkept = new Set();
 
   /** @param {import("./pairing.js").Pairing} pairing */
   constructor(pairing) {
@@ -123,7 +125,16 @@ export class Album {
    * @returns {Promise<void>} when they are kept, or the banner tells why not
    */
   async keep({ pictures }) {
-    await Promise.all(pictures.map((picture) => picture.keep().catch(this.#pairing.trouble)));
+    await Promise.all(pictures.map((picture) => this.#keep(picture)));
+  }
+
+  /**
+   * Keeps what could not be kept.
+   * @returns {Promise<boolean>} whether all of it is kept now
+   */
+  async keepAgain() {
+    await Promise.all([...this.#unkept].map((picture) => this.#keep(picture)));
+    return this.#unkept.size === 0;
   }
 
   /**
@@ -132,8 +143,22 @@ export class Album {
    */
   async forget(messages) {
     const pictures = messages.flatMap((message) => message.pictures);
-    for (const picture of pictures) picture.release();
+    for (const picture of pictures) {
+      picture.release();
+      this.#unkept.delete(picture);
+    }
     if (!pictures.length) return;
     await this.#pairing.pictures.remove(pictures.map(({ id }) => id)).catch(this.#pairing.trouble);
+  }
+
+  /** @param {Picture} picture */
+  async #keep(picture) {
+    try {
+      await picture.keep();
+      this.#unkept.delete(picture);
+    } catch (error) {
+      this.#unkept.add(picture);
+      this.#pairing.trouble(error);
+    }
   }
 }

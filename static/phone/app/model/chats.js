@@ -2,6 +2,7 @@
 
 import { NotConnected } from "../../core/errors.js";
 import { Conversation } from "./conversation.js";
+import { markdownOf } from "./markdown_file.js";
 
 /** @typedef {import("./record.js").AgentProfile} AgentProfile */
 /** @typedef {import("./record.js").Chat} Chat */
@@ -22,10 +23,18 @@ export class Chats {
   #asked = false;
   /** Whether an agent of version 1 did not answer; until the page is opened anew it is not asked. */
   #silent = false;
+  /** @type {Set<string>} the agents that were asked in this session what they remember */
+  #fetched = new Set();
 
-  /** @param {import("./pairing.js").Pairing} pairing */
-  constructor(pairing) {
+  /**
+   * @param {import("./pairing.js").Pairing} pairing
+   * @param {Chats} [before] whose drafts it takes over
+   */
+  constructor(pairing, before) {
     this.#pairing = pairing;
+    for (const conversation of before?.open ?? []) {
+      copyDraft(conversation, this.with(conversation.agentId));
+    }
   }
 
   /** Answers that were not seen, in all conversations. */
@@ -43,16 +52,20 @@ export class Chats {
   }
 
   /**
-   * The agents among which one can choose, none where there is one only. The id "" stands for
-   * whoever answers, where something was said before the agents were known.
+   * The agents among which one can choose, none where there is one only. Those that something was
+   * said to stay among them; the id "" stands for whoever answers, before the agents were known.
    * @returns {AgentProfile[]}
    */
   get agents() {
     const { agents, chats } = this.#record;
-    if (agents.length < 2) return [];
-    if (!chats[""]?.last) return agents;
-    const name = this.#pairing.agentName;
-    return [{ id: "", name, description: null, avatarUrl: null, model: null }, ...agents];
+    const profile = (/** @type {string} */ id) => {
+      const name = id || this.#pairing.agentName;
+      return { id, name, description: null, avatarUrl: null, model: null };
+    };
+    const listed = agents.length > 1 ? agents : [profile("")];
+    const said = Object.keys(chats).filter((id) => chats[id].last);
+    const gone = said.filter((id) => !listed.some((agent) => agent.id === id));
+    return listed.length + gone.length > 1 ? [...gone.map(profile), ...listed] : [];
   }
 
   /** The conversation with the chosen agent; its messages are read when it is first asked for. */
@@ -63,7 +76,7 @@ export class Chats {
     return conversation;
   }
 
-  /** The conversations with all agents that something was said to. */
+  /** The conversations with all agents that anything is remembered of. */
   get all() {
     return Object.keys(this.#record.chats).map((agentId) => this.with(agentId));
   }
@@ -90,7 +103,7 @@ export class Chats {
    */
   about(agentId) {
     const { chats } = this.#record;
-    chats[agentId] ??= { unread: 0, open: false, fetched: false, last: null };
+    chats[agentId] ??= { unread: 0, open: 0, fetched: false, last: null };
     return chats[agentId];
   }
 
@@ -107,19 +120,18 @@ export class Chats {
     }
   }
 
-  /**
-   * Something waits in these, and in no other.
-   * @param {Set<Conversation>} waiting
-   */
-  wait(waiting) {
+  /** Notes how many questions are under way in each of those that were read. */
+  waiting() {
+    const { open } = this.#pairing.outbox;
     let changed = false;
-    for (const conversation of this.open) {
+    for (const conversation of this.open.filter(({ loaded }) => loaded)) {
       const chat = this.about(conversation.agentId);
-      changed ||= chat.open !== waiting.has(conversation);
-      chat.open = waiting.has(conversation);
+      const count = open.get(conversation) ?? 0;
+      changed ||= chat.open !== count;
+      chat.open = count;
     }
     if (changed) this.#pairing.save();
-    if (!waiting.size && !this.#asked) this.ask();
+    if (!open.size && !this.#asked) this.ask();
   }
 
   /**
@@ -137,6 +149,7 @@ export class Chats {
   /** There is a new session, and who answers may be another. */
   renew() {
     this.#asked = false;
+    this.#fetched.clear();
     this.ask();
   }
 
@@ -146,6 +159,31 @@ export class Chats {
     this.#asked = true;
     this.#list();
     for (const conversation of this.open) this.#fetch(conversation);
+  }
+
+  /**
+   * Deletes what was said with all agents.
+   * @returns {Promise<boolean>} whether all is gone; never rejects
+   */
+  async clear() {
+    let gone = true;
+    for (const conversation of this.all) gone = (await conversation.clear()) && gone;
+    return gone;
+  }
+
+  /**
+   * What was said with all agents.
+   * @param {import("./markdown_file.js").Words} [words]
+   * @returns {Promise<import("./markdown_file.js").MarkdownFile>}
+   */
+  async export(words) {
+    const files = [];
+    for (const conversation of this.all) {
+      const file = await conversation.export(words);
+      if (conversation.messages.length) files.push(file);
+    }
+    const { name, text: nothing } = markdownOf([], this.#pairing.name);
+    return { name, text: files.map(({ text }) => text).join("\n") || nothing };
   }
 
   /** Forgets what was read: another tab goes on with it. */
@@ -158,7 +196,7 @@ export class Chats {
   get #phone() {
     const { phone, outbox } = this.#pairing;
     if (phone?.state.kind !== "ready") return null;
-    const free = phone.version === 2 || !(this.#silent || outbox.conversations.size);
+    const free = phone.version === 2 || !(this.#silent || outbox.open.size);
     return free ? phone : null;
   }
 
@@ -169,9 +207,15 @@ export class Chats {
     const record = this.#record;
     record.agents = agents;
     const { agentId, chats } = record;
-    const gone = agentId !== "" && !agents.some(({ id }) => id === agentId);
-    const undecided = agentId === "" && agents.length > 1 && !chats[""]?.last;
-    if (gone || undecided) record.agentId = agents.length > 1 ? agents[0].id : "";
+    const known = agentId === "" ? agents.length < 2 : agents.some(({ id }) => id === agentId);
+    const next = agents.length > 1 ? agents[0].id : "";
+    if (!known && !chats[agentId]?.last && next !== agentId) {
+      record.agentId = next;
+      const left = this.with(agentId);
+      copyDraft(left, this.with(record.agentId));
+      left.draft = "";
+      left.chosen = [];
+    }
     this.#pairing.save();
   }
 
@@ -179,15 +223,20 @@ export class Chats {
   async #fetch(conversation) {
     const { agentId } = conversation;
     const chat = this.about(agentId);
-    if (chat.fetched || !this.#phone) return;
-    chat.fetched = true;
+    // Version 1 would tell the relay all that was said before.
+    if (chat.fetched || this.#fetched.has(agentId) || this.#pairing.version === 1) return;
+    if (!this.#phone) return;
+    this.#fetched.add(agentId);
     try {
       await conversation.fetch((count) =>
         this.#answer((phone, limit) => phone.history({ agentId, limit: count, ...limit })),
       );
+      chat.fetched = true;
     } catch (error) {
-      // It may be asked again where it could not say anything; one that offers no history is not.
-      chat.fetched = error instanceof Error && error.name === "AgentError";
+      // In another session it is asked again, unless it offers nothing, or nothing sensible.
+      const { name } = /** @type {Error} */ (error);
+      if (!["AgentError", "InvalidAnswer"].includes(name)) return;
+      chat.fetched = true;
     }
     this.#pairing.save();
   }
@@ -216,4 +265,13 @@ export class Chats {
   get #remembered() {
     return Object.values(this.#record.chats);
   }
+}
+
+/**
+ * @param {Conversation} from
+ * @param {Conversation} to
+ */
+function copyDraft(from, to) {
+  if (from.draft) to.draft = from.draft;
+  to.chosen = [...to.chosen, ...from.chosen];
 }

@@ -2,13 +2,12 @@
 
 import { Pages } from "../storage/pages.js";
 import { Album, check } from "./album.js";
+import { Draft } from "./draft.js";
 import { merged } from "./history.js";
 import { markdownOf } from "./markdown_file.js";
 import { Message } from "./message.js";
 import { paced } from "./pace.js";
-
-// Milliseconds after the last key until a draft is kept.
-const DRAFT = 400;
+import { resume } from "./resume.js";
 
 // Messages of the agent's memory that are asked for when a conversation is new here.
 const HISTORY = 100;
@@ -34,10 +33,8 @@ export class Conversation extends EventTarget {
   album;
   #pairing;
   #pages;
-  #draftName = "";
-  #draft = "";
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  #draftTimer;
+  #draft;
+  #closed = false;
   /** Until all messages that are new are kept. */
   #appending = Promise.resolve();
   /** @type {Promise<void> | null} */
@@ -46,6 +43,10 @@ export class Conversation extends EventTarget {
   #reading = null;
   /** @type {Promise<void> | null} */
   #older = null;
+  /** How many questions were read that were under way when the page was left. */
+  #found = 0;
+  /** @type {Message[]} answers that were, and whose questions are not read yet */
+  #early = [];
   #changed = paced((/** @type {Message} */ message) => this.#tell("change", { message }));
 
   /**
@@ -57,6 +58,7 @@ export class Conversation extends EventTarget {
     this.agentId = agentId;
     this.#pairing = pairing;
     this.#pages = new Pages(pairing.storage, pairing.trouble);
+    this.#draft = new Draft(pairing.storage, pairing.trouble);
     this.album = new Album(pairing);
   }
 
@@ -72,13 +74,11 @@ export class Conversation extends EventTarget {
 
   /** What was typed and not sent. */
   get draft() {
-    return this.#draft;
+    return this.#draft.text;
   }
 
   set draft(text) {
-    this.#draft = text;
-    clearTimeout(this.#draftTimer);
-    this.#draftTimer = setTimeout(() => this.#keepDraft(), DRAFT);
+    this.#draft.text = text;
   }
 
   /**
@@ -91,7 +91,7 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Reads the page before, and tells "older".
+   * Reads the page before, goes on with what waits there, and tells "older".
    * @returns {Promise<void>} never rejects
    */
   loadOlder() {
@@ -170,19 +170,20 @@ export class Conversation extends EventTarget {
 
   /**
    * Deletes all messages here; the agent may remember them.
-   * @returns {Promise<void>} never rejects
+   * @returns {Promise<boolean>} whether all are gone; never rejects
    */
   async clear() {
-    if (this.#pairing.live(this) !== this) return;
-    while (this.hasOlder) await this.loadOlder();
+    if (this.#pairing.live(this) !== this) return false;
+    await this.#readAll();
     const messages = this.messages;
     for (const message of messages) this.#pairing.outbox.drop(message);
     this.messages = [];
     this.#tell("change");
     this.markRead();
     this.#pairing.chats.noted(this);
-    await this.#pages.clear();
+    const gone = await this.#pages.clear();
     await this.album.forget(messages);
+    return gone;
   }
 
   /**
@@ -194,7 +195,7 @@ export class Conversation extends EventTarget {
   async search(text) {
     const wanted = text.normalize("NFC").toLocaleLowerCase();
     if (!wanted) return [];
-    while (this.hasOlder) await this.loadOlder();
+    await this.#readAll();
     return this.messages
       .map((message) => ({
         message,
@@ -209,7 +210,7 @@ export class Conversation extends EventTarget {
    * @returns {Promise<import("./markdown_file.js").MarkdownFile>}
    */
   async export(words) {
-    while (this.hasOlder) await this.loadOlder();
+    await this.#readAll();
     return markdownOf(this.messages, this.#pairing.chats.nameOf(this.agentId), words);
   }
 
@@ -267,7 +268,7 @@ export class Conversation extends EventTarget {
     this.#pairing.chats.about(this.agentId).unread += 1;
     this.#tell("change", { message: answer });
     this.#pairing.chats.noted(this);
-    await this.album.keep(answer);
+    await this.#keepPictures(answer);
     await this.#pages.keep(answer);
   }
 
@@ -277,11 +278,13 @@ export class Conversation extends EventTarget {
    */
   async fetch(ask) {
     await this.load();
-    if (this.hasOlder) return;
+    // What it remembers belongs in front of all that is here.
+    if (this.hasOlder || !this.#pages.whole) return;
     this.fetching = true;
     this.#tell("change");
     try {
       const entries = await ask(HISTORY);
+      if (this.#closed) return;
       const older = merged(entries, this.messages);
       if (!older.length) return;
       this.messages = [...older, ...this.messages];
@@ -297,13 +300,22 @@ export class Conversation extends EventTarget {
   /** Writes what waits to be written. */
   async flush() {
     await this.#appending;
-    await Promise.all([this.#pages.flush(), this.#draftTimer && this.#keepDraft()]);
+    await Promise.all([this.#pages.flush(), this.#draft.flush()]);
+  }
+
+  /**
+   * Writes again what could not be kept.
+   * @returns {Promise<boolean>} whether all of it is kept now
+   */
+  async keepAgain() {
+    const [pictures, pages] = await Promise.all([this.album.keepAgain(), this.#pages.keepAgain()]);
+    return pictures && pages;
   }
 
   /** Writes nothing any more, and gives back what its pictures take. */
   close() {
-    clearTimeout(this.#draftTimer);
-    this.#draftTimer = undefined;
+    this.#closed = true;
+    this.#draft.close();
     this.#pages.close();
     for (const { pictures } of this.messages) {
       for (const picture of pictures) picture.release();
@@ -313,8 +325,10 @@ export class Conversation extends EventTarget {
   async #load() {
     await this.#pairing.starting;
     await this.#read();
+    if (this.#closed) return;
     this.loaded = true;
     this.#tell("change");
+    this.#pairing.chats.waiting();
     this.#pairing.outbox.run();
   }
 
@@ -330,56 +344,26 @@ export class Conversation extends EventTarget {
   }
 
   async #readNow() {
-    const said = new Set(this.messages);
     try {
       await this.#open();
     } catch (error) {
       this.#pairing.trouble(error);
     }
-    do await this.#loadOlder();
-    while (this.hasOlder && this.messages.some(({ settled }) => !settled));
-    if (!this.#pairing.elsewhere) this.#resume(this.messages.filter((one) => !said.has(one)));
+    const { open } = this.#pairing.chats.about(this.agentId);
+    do await this.loadOlder();
+    while (this.#found < open && this.hasOlder && !this.#closed);
+  }
+
+  async #readAll() {
+    await this.load();
+    while (this.hasOlder && !this.#closed) await this.loadOlder();
   }
 
   async #open() {
     const { id, storage } = this.#pairing;
     const digits = await storage.digits(id, this.agentId);
     await this.#pages.open(`page:${id}:${digits}:`);
-    this.#draftName = `draft:${id}:${digits}`;
-    this.#draft ||= (await storage.read(this.#draftName)) ?? "";
-  }
-
-  /**
-   * What was on its way when the page was left goes on, or is told to have failed.
-   * @param {Message[]} messages
-   */
-  #resume(messages) {
-    const { outbox, version } = this.#pairing;
-    const unsettled = messages.filter(({ settled }) => !settled);
-    for (const message of unsettled.filter(({ role }) => role === "agent")) {
-      const question = unsettled.find(({ id }) => id === message.refId);
-      if (message.text && question) {
-        outbox.recall(this, question, message);
-      } else if (message.text) {
-        message.state = "failed";
-        message.error = { name: "ConnectionLost" };
-        this.update(message);
-      } else {
-        this.remove(message);
-      }
-    }
-    for (const question of unsettled.filter(({ role }) => role === "user")) {
-      if (outbox.has(question)) continue;
-      if (question.state === "waiting" || (version === 2 && question.state !== "done")) {
-        question.state = "waiting";
-        outbox.add(this, question, Promise.resolve());
-      } else if (question.state !== "done") {
-        // Version 1 would be asked twice.
-        question.state = "failed";
-        question.error = { name: "ConnectionLost" };
-      }
-      this.update(question);
-    }
+    await this.#draft.open(`draft:${id}:${digits}`);
   }
 
   async #loadOlder() {
@@ -387,8 +371,14 @@ export class Conversation extends EventTarget {
       const older = await this.#pages.older((record) =>
         Message.from(record, this.#pairing.pictures),
       );
+      if (this.#closed) return;
       this.messages = [...older, ...this.messages];
       if (older.length) this.#tell("older", { messages: older });
+      const left = older.filter(({ settled }) => !settled);
+      this.#found += left.filter(({ role }) => role === "user").length;
+      if (!this.#pairing.elsewhere) {
+        this.#early = resume(this, [...left, ...this.#early], this.#pairing);
+      }
     } catch (error) {
       this.#pairing.trouble(error);
     }
@@ -414,7 +404,7 @@ export class Conversation extends EventTarget {
     await this.load();
     // What could not be read then may be read now.
     if (!this.#pages.opened) await this.#read();
-    await this.album.keep(message);
+    await this.#keepPictures(message);
     // It may have been deleted meanwhile.
     if (!this.messages.includes(message)) return;
     const question = this.messages.find(({ id }) => id === message.refId);
@@ -422,22 +412,16 @@ export class Conversation extends EventTarget {
   }
 
   /** @param {Message} message */
+  async #keepPictures(message) {
+    await this.album.keep(message);
+    if (!this.messages.includes(message)) await this.album.forget([message]);
+  }
+
+  /** @param {Message} message */
   async #measure(message) {
     if (!message.pictures.length) return;
     await this.album.measure(message);
     await this.update(message);
-  }
-
-  async #keepDraft() {
-    clearTimeout(this.#draftTimer);
-    this.#draftTimer = undefined;
-    await this.load();
-    if (!this.#draftName) return;
-    const { storage, trouble } = this.#pairing;
-    const kept = this.#draft
-      ? storage.write(this.#draftName, this.#draft)
-      : storage.remove(this.#draftName);
-    await kept.catch(trouble);
   }
 
   /**

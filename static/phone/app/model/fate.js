@@ -35,7 +35,8 @@ const CUT_OFF = ["ConnectionLost", "MessageLost", "ReplyIncomplete"];
 export function fateOf(error, { version, heard, tries, now }) {
   const failed = /** @type {Fate} */ ({ kind: "failed", failure: failureOf(error) });
   if (!(error instanceof CoralmuxError)) return failed;
-  if (heard) return CUT_OFF.includes(error.name) ? { kind: "recall" } : failed;
+  // What the agent remembers of it would come in the clear in version 1.
+  if (heard) return version === 2 && CUT_OFF.includes(error.name) ? { kind: "recall" } : failed;
   if (UNDELIVERED.includes(error.name)) return { kind: "again" };
   // Version 2 takes each id once, so that sending again is safe.
   if (error.name === "ConnectionLost") return version === 2 ? { kind: "again" } : failed;

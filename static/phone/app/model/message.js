@@ -66,7 +66,14 @@ export class Picture {
    * @returns {Promise<string>} rejects with StoreError
    */
   url() {
-    this.#url ??= this.blob().then((blob) => URL.createObjectURL(blob));
+    if (!this.#url) {
+      const url = this.blob().then((blob) => URL.createObjectURL(blob));
+      this.#url = url;
+      // It may be read another time.
+      url.catch(() => {
+        if (this.#url === url) this.#url = null;
+      });
+    }
     return this.#url;
   }
 

@@ -6,25 +6,14 @@
  * known to have arrived goes back to its place.
  */
 
+import { listen } from "./entry.js";
 import { failureOf, fateOf } from "./fate.js";
 import { Recall } from "./recall.js";
 
 /** @typedef {import("./message.js").Message} Message */
 /** @typedef {import("./conversation.js").Conversation} Conversation */
-/** @typedef {import("../../core/answer.js").Answer} Answer */
 
-/**
- * @typedef {object} Entry
- * @property {Conversation} conversation
- * @property {Message} question
- * @property {Promise<void>} kept
- * @property {number} tries how often it went out
- * @property {Answer} [asking]
- * @property {Message} [answer]
- * @property {boolean} [heard] whether something of its answer came
- * @property {Recall} [recall] where the agent is asked what it remembers of its answer
- * @property {boolean} [dropped] nobody wants it any more
- */
+/** @typedef {import("./entry.js").Entry} Entry */
 
 // Milliseconds until a question goes out again where the relay says that the agent is away
 // although it is not: it reads slowly. Doubled each time.
@@ -53,16 +42,23 @@ export class Outbox {
 
   /**
    * @param {() => import("../../core/index.js").Phone | null} phone
-   * @param {() => void} onChange told when `pause` or `conversations` change
+   * @param {() => void} onChange told when `pause` or `open` change
    */
   constructor(phone, onChange) {
     this.#phone = phone;
     this.#onChange = onChange;
   }
 
-  /** The conversations that have something waiting or under way. */
-  get conversations() {
-    return new Set([...this.#waiting, ...this.#asking].map(({ conversation }) => conversation));
+  /**
+   * How many questions of each conversation wait or are under way.
+   * @returns {Map<Conversation, number>}
+   */
+  get open() {
+    const counts = new Map();
+    for (const { conversation } of [...this.#waiting, ...this.#asking]) {
+      counts.set(conversation, (counts.get(conversation) ?? 0) + 1);
+    }
+    return counts;
   }
 
   /** @param {Message} message */
@@ -152,24 +148,31 @@ export class Outbox {
       this.#end(entry, entry.answer?.text ?? "", "cancelled", []);
       return;
     }
-    if (entry.asking) {
-      entry.asking.cancel();
-      return;
-    }
-    this.#forget(entry);
-    entry.question.state = "cancelled";
-    entry.conversation.update(entry.question);
+    entry.stopped = true;
+    if (entry.asking) entry.asking.cancel();
+    else this.#stopped(entry);
   }
 
   /**
-   * A message is deleted: nothing comes of it any more.
+   * A message is deleted: nothing comes of it any more, and what belongs to it stays as it is.
    * @param {Message} message
    */
   drop(message) {
     const entry = this.#find(message);
     if (!entry) return;
+    const { conversation, question, answer, asking } = entry;
     this.#forget(entry);
-    entry.asking?.cancel();
+    asking?.cancel();
+    const other = message === question ? answer : question;
+    if (!other) return;
+    if (other === answer && !other.text) {
+      conversation.remove(other);
+      return;
+    }
+    other.state = "cancelled";
+    other.tool = null;
+    other.pictures = other.pictures.filter(({ coming }) => !coming);
+    conversation.update(other);
   }
 
   /**
@@ -184,6 +187,7 @@ export class Outbox {
 
   /** Sends nothing any more. */
   close() {
+    this.#onChange = () => {};
     clearTimeout(this.#timer);
     this.#waiting = [];
     for (const entry of this.#asking) {
@@ -219,6 +223,7 @@ export class Outbox {
     try {
       attachments = await conversation.album.attachments(question, phone);
     } catch (error) {
+      if (entry.dropped) return;
       // A picture that cannot be read, or made small enough: trying again does not help.
       await this.#fail(entry, failureOf(error), "");
       return;
@@ -240,13 +245,14 @@ export class Outbox {
     entry.asking = asking;
     const sent = new Promise((resolve) => {
       asking.addEventListener("sent", () => {
+        resolve(undefined);
+        if (entry.dropped) return;
         question.state = "sent";
         entry.answer = conversation.begin(question);
         conversation.update(question);
-        resolve(undefined);
       });
     });
-    this.#listen(entry, asking);
+    listen(entry, asking);
     const over = asking.finished.then(
       (end) => this.#answered(entry, end),
       (error) => this.#failed(entry, error),
@@ -256,46 +262,13 @@ export class Outbox {
 
   /**
    * @param {Entry} entry
-   * @param {Answer} asking
-   */
-  #listen(entry, asking) {
-    const { conversation } = entry;
-    const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ work) => {
-      asking.addEventListener(type, (event) => {
-        if (!entry.answer || entry.dropped) return;
-        entry.heard = true;
-        work(/** @type {CustomEvent} */ (event).detail);
-      });
-    };
-    on("delta", () => {
-      const answer = /** @type {Message} */ (entry.answer);
-      answer.text = asking.text;
-      conversation.grow(answer);
-    });
-    on("tool", (tool) => {
-      const answer = /** @type {Message} */ (entry.answer);
-      answer.tool = tool;
-      conversation.grow(answer);
-    });
-    on("progress", (progress) => {
-      const answer = /** @type {Message} */ (entry.answer);
-      conversation.album.receiving(answer, progress);
-      conversation.grow(answer);
-    });
-  }
-
-  /**
-   * @param {Entry} entry
    * @param {{text: string, attachments: any[], cancelled: boolean}} end
    */
   async #answered(entry, { text, attachments, cancelled }) {
-    const { conversation, question } = entry;
     if (entry.dropped) return;
     if (!entry.answer) {
-      // Stopped before it went out.
-      this.#forget(entry);
-      question.state = "cancelled";
-      await conversation.update(question);
+      // Before it went out.
+      await this.#stopped(entry);
       return;
     }
     await this.#end(entry, text, cancelled ? "cancelled" : "done", attachments);
@@ -326,11 +299,32 @@ export class Outbox {
   }
 
   /**
+   * The user has ended it, whatever the agent has heard of that.
+   * @param {Entry} entry
+   */
+  async #stopped(entry) {
+    const { conversation, question, answer, asking } = entry;
+    if (answer && asking && (asking.text || asking.attachments.length)) {
+      await this.#end(entry, asking.text, "cancelled", asking.attachments);
+      return;
+    }
+    this.#forget(entry);
+    if (answer) conversation.remove(answer);
+    question.state = "cancelled";
+    await conversation.update(question);
+    this.run();
+  }
+
+  /**
    * @param {Entry} entry
    * @param {unknown} error
    */
   async #failed(entry, error) {
     if (entry.dropped) return;
+    if (entry.stopped) {
+      await this.#stopped(entry);
+      return;
+    }
     const phone = this.#phone();
     const version = phone?.version === 1 ? 1 : 2;
     const { heard = false, tries } = entry;

@@ -6,10 +6,10 @@ import { Pictures } from "../storage/pictures.js";
 import { bannerOf } from "./banner.js";
 import { Chats } from "./chats.js";
 import { endOf, pauseOf } from "./fate.js";
-import { markdownOf } from "./markdown_file.js";
 import { Outbox } from "./outbox.js";
 import { Place } from "./place.js";
-import { usageOf } from "./usage.js";
+import { recordFrom } from "./record.js";
+import { quotaLeft, usageOf } from "./usage.js";
 
 /** @typedef {import("./record.js").PairingRecord} PairingRecord */
 
@@ -20,6 +20,7 @@ import { usageOf } from "./usage.js";
  * @property {import("../../core/crypto.js").CryptoProvider} crypto
  * @property {typeof globalThis.WebSocket} WebSocket
  * @property {LockManager | undefined} locks
+ * @property {() => string} unnamed what an agent is called that has not said its name
  * @property {() => void} onKept what is known of a pairing was written
  * @property {(pairing: Pairing) => void} onForgotten
  */
@@ -34,8 +35,9 @@ export class Pairing extends EventTarget {
   #place;
   /** @type {Promise<void> | null} until what is kept was read after the other tab's last write */
   #starting = null;
-  /** @type {Promise<void> | null} */
-  #saving = null;
+  #saving = Promise.resolve();
+  #savingSoon = false;
+  #settling = Promise.resolve();
   #wasReady = false;
   #forgotten = false;
   /** @type {import("./banner.js").Banner | null} */
@@ -84,9 +86,9 @@ export class Pairing extends EventTarget {
     return this.record.name || this.agentName;
   }
 
-  /** What the agent calls itself; "Agent" before it has. */
+  /** What the agent calls itself, once it has. */
   get agentName() {
-    return this.record.agentName || "Agent";
+    return this.record.agentName || this.#means.unnamed();
   }
 
   /** Of the agent's program; "" while it is not there. */
@@ -157,9 +159,10 @@ export class Pairing extends EventTarget {
     this.#serve();
   }
 
-  /** Leaves the relay. */
+  /** It is forgotten, here or in another tab: leaves the relay, and keeps nothing any more. */
   close() {
-    this.phone?.close();
+    this.#forgotten = true;
+    this.#stop();
     this.#place.close();
     this.#update();
   }
@@ -206,8 +209,6 @@ export class Pairing extends EventTarget {
       this.#forgotten = false;
       throw error;
     }
-    this.#stop();
-    this.#place.close();
     this.#means.onForgotten(this);
   }
 
@@ -223,15 +224,12 @@ export class Pairing extends EventTarget {
 
   /**
    * Deletes what was said here with all of its agents; they may remember it.
-   * @returns {Promise<void>} never rejects
+   * @returns {Promise<boolean>} whether all is gone; never rejects
    */
   async clear() {
     if (this.elsewhere) this.here();
     await this.#starting;
-    for (const conversation of this.chats.all) {
-      await conversation.load();
-      await conversation.clear();
-    }
+    return await this.chats.clear();
   }
 
   /**
@@ -240,13 +238,7 @@ export class Pairing extends EventTarget {
    * @returns {Promise<import("./markdown_file.js").MarkdownFile>}
    */
   async export(words) {
-    const files = [];
-    for (const conversation of this.chats.all) {
-      await conversation.load();
-      if (conversation.messages.length) files.push(await conversation.export(words));
-    }
-    const { name, text: nothing } = markdownOf([], this.name);
-    return { name, text: files.map(({ text }) => text).join("\n") || nothing };
+    return await this.chats.export(words);
   }
 
   /** Writes what waits to be: the page is left. */
@@ -254,10 +246,7 @@ export class Pairing extends EventTarget {
     await Promise.all(this.chats.open.map((one) => one.flush()));
   }
 
-  /**
-   * Until what is kept can be read: another tab writes it before it lets the pairing go.
-   * @returns {Promise<void> | null}
-   */
+  /** Until what is kept can be read: another tab writes it before it lets the pairing go. */
   get starting() {
     return this.#starting;
   }
@@ -267,8 +256,7 @@ export class Pairing extends EventTarget {
     if (!this.elsewhere) return;
     const record = await this.storage.read(`pairing:${this.id}`).catch(() => null);
     if (!record || !this.elsewhere) return;
-    // Which agent is looked at is this tab's own affair.
-    this.record = { ...record, agentId: this.agentId };
+    this.#take(record);
     this.dispatchEvent(new CustomEvent("change"));
   }
 
@@ -310,17 +298,32 @@ export class Pairing extends EventTarget {
     this.#update();
   }
 
-  /** Another tab wants it: ends what goes on, and writes what is known of it. */
-  async #settle() {
+  /**
+   * Another tab wants it: ends what goes on, and writes what is known of it. Who writes a message
+   * meanwhile wants it back.
+   */
+  #settle() {
     this.outbox.close();
     this.phone?.close();
-    await Promise.all([this.flush(), this.#saving]);
+    this.leave();
+    this.#settling = Promise.all([this.flush(), this.#saving]).then(() => {});
+    return this.#settling;
   }
 
   /** What another tab wrote is read anew. */
   #renew() {
-    this.chats.close();
+    const { chats } = this;
+    this.chats = new Chats(this, chats);
     this.outbox = this.#newOutbox();
+    this.#settling.then(() => chats.close());
+  }
+
+  /**
+   * Which agent is looked at is this tab's own affair.
+   * @param {any} kept
+   */
+  #take(kept) {
+    this.record = { ...recordFrom(kept), agentId: this.agentId };
   }
 
   async #start() {
@@ -328,7 +331,7 @@ export class Pairing extends EventTarget {
       const record = await this.storage.read(`pairing:${this.id}`);
       // Another tab has forgotten it, and says so to the phonebook.
       if (!record) return;
-      this.record = record;
+      this.#take(record);
     } catch (error) {
       this.trouble(error);
     }
@@ -367,7 +370,8 @@ export class Pairing extends EventTarget {
   #stateChanged(phone) {
     if (phone.state.kind === "ready") {
       this.#wasReady = true;
-      this.#endQuota(phone);
+      // It may have been raised, or begun anew.
+      if (this.outbox.pause?.kind === "quota" && quotaLeft(phone.greeting)) this.outbox.hold(null);
       this.#introduce(phone);
       this.outbox.wake();
       this.chats.renew();
@@ -385,20 +389,6 @@ export class Pairing extends EventTarget {
     this.save();
   }
 
-  /**
-   * A quota that was raised, or begun anew, keeps nothing back.
-   * @param {Phone} phone
-   */
-  #endQuota({ greeting }) {
-    if (this.outbox.pause?.kind !== "quota" || !greeting) return;
-    const { dailyQuotaBytes, dailyUsedBytes, monthlyQuotaBytes, monthlyUsedBytes } = greeting;
-    const left = (/** @type {number | null} */ quota, /** @type {number | null} */ used) =>
-      !quota || (used ?? 0) < quota;
-    if (left(dailyQuotaBytes, dailyUsedBytes) && left(monthlyQuotaBytes, monthlyUsedBytes)) {
-      this.outbox.hold(null);
-    }
-  }
-
   #newOutbox() {
     return new Outbox(
       () => this.phone,
@@ -407,7 +397,7 @@ export class Pairing extends EventTarget {
   }
 
   #outboxChanged() {
-    this.chats.wait(this.outbox.conversations);
+    this.chats.waiting();
     this.#update();
   }
 
@@ -415,19 +405,30 @@ export class Pairing extends EventTarget {
   async save() {
     this.dispatchEvent(new CustomEvent("change"));
     if (this.elsewhere || this.#forgotten) return;
-    this.#saving ??= Promise.resolve().then(async () => {
-      this.#saving = null;
-      try {
-        await this.storage.write(`pairing:${this.id}`, this.record);
-        this.#means.onKept();
-        if (this.#trouble !== "full") return;
-        this.#trouble = null;
-        this.#update();
-      } catch (error) {
-        this.trouble(error);
-      }
-    });
+    if (!this.#savingSoon) {
+      this.#savingSoon = true;
+      this.#saving = this.#saving.then(() => this.#write());
+    }
     await this.#saving;
+  }
+
+  async #write() {
+    this.#savingSoon = false;
+    try {
+      await this.storage.write(`pairing:${this.id}`, this.record);
+      this.#means.onKept();
+      if (this.#trouble === "full") await this.#keepAgain();
+    } catch (error) {
+      this.trouble(error);
+    }
+  }
+
+  /** There is room again: what could not be kept is. */
+  async #keepAgain() {
+    const kept = await Promise.all(this.chats.open.map((one) => one.keepAgain()));
+    if (!kept.every(Boolean)) return;
+    this.#trouble = null;
+    this.#update();
   }
 
   #update() {

@@ -4,7 +4,7 @@ import { webCrypto } from "../../core/crypto.js";
 import { CoralmuxError, StoreError } from "../../core/errors.js";
 import { PairingLink } from "../../core/link.js";
 import { Pairing } from "./pairing.js";
-import { newRecord } from "./record.js";
+import { newRecord, recordFrom } from "./record.js";
 
 /** @typedef {import("./record.js").PairingRecord} PairingRecord */
 
@@ -35,6 +35,8 @@ export class Phonebook extends EventTarget {
   #page;
   #anywhere;
   #means;
+  /** One after the other, or a pairing might come twice. */
+  #reloading = Promise.resolve();
   /** Tells the other tabs of pairings that come and go. */
   #tabs = new BroadcastChannel("coralmux");
 
@@ -46,6 +48,7 @@ export class Phonebook extends EventTarget {
    * @param {typeof globalThis.WebSocket} [options.WebSocket]
    * @param {LockManager} [options.locks] navigator.locks; without them tabs are not told apart
    * @param {boolean} [options.anywhere] the page may reach any relay
+   * @param {() => string} [options.unnamed] what an agent is called that has not said its name
    */
   constructor({
     storage,
@@ -54,6 +57,7 @@ export class Phonebook extends EventTarget {
     WebSocket = globalThis.WebSocket,
     locks,
     anywhere = false,
+    unnamed = () => "Agent",
   }) {
     super();
     this.#page = page;
@@ -63,13 +67,16 @@ export class Phonebook extends EventTarget {
       crypto,
       WebSocket,
       locks,
+      unnamed,
       onKept: () => this.#tabs.postMessage("changed"),
       onForgotten: (/** @type {Pairing} */ pairing) => {
         this.#drop(pairing.id);
         this.#tabs.postMessage("changed");
       },
     };
-    this.#tabs.onmessage = () => this.#reload();
+    this.#tabs.onmessage = () => {
+      this.#reloading = this.#reloading.then(() => this.#reload());
+    };
   }
 
   /** The one with the newest message first. */
@@ -118,7 +125,7 @@ export class Phonebook extends EventTarget {
       if (this.#pairings.has(id)) continue;
       try {
         const record = await storage.read(`pairing:${id}`);
-        if (record) this.#put(id, record);
+        if (record && !this.#pairings.has(id)) this.#put(id, recordFrom(record));
       } catch (error) {
         if (!(error instanceof StoreError && "code" in error && error.code === "damaged"))
           throw error;

@@ -17,9 +17,10 @@
  */
 
 /**
- * What is remembered of the conversation with one agent: answers that were not seen, whether
- * something waits, whether the agent was asked for what it remembers, and what was said last.
- * @typedef {{unread: number, open: boolean, fetched: boolean, last: Last | null}} Chat
+ * What is remembered of the conversation with one agent: answers that were not seen, how many
+ * questions are under way, whether the agent was asked for what it remembers, and what was said
+ * last.
+ * @typedef {{unread: number, open: number, fetched: boolean, last: Last | null}} Chat
  */
 
 /** @typedef {{text: string, at: number, role: "user" | "agent"}} Last the beginning of its text */
@@ -40,6 +41,23 @@ export function newRecord(link, name) {
     addedAt: Date.now(),
     agentId: "",
     agents: [],
-    chats: {},
+    chats: byAgent({}),
   };
+}
+
+/**
+ * @param {any} kept
+ * @returns {PairingRecord}
+ */
+export function recordFrom(kept) {
+  return { ...kept, chats: byAgent(kept.chats) };
+}
+
+/**
+ * Agents choose their ids: "__proto__" has to be one like any other.
+ * @param {{[agentId: string]: Chat}} chats
+ * @returns {{[agentId: string]: Chat}}
+ */
+function byAgent(chats) {
+  return Object.assign(Object.create(null), chats);
 }

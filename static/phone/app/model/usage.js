@@ -6,9 +6,14 @@
  */
 
 /**
+ * What of the relay's greeting is about bandwidth; null where it does not say.
+ * @typedef {{dailyQuotaBytes: number | null, dailyUsedBytes: number | null,
+ *   monthlyQuotaBytes: number | null, monthlyUsedBytes: number | null}} Told
+ */
+
+/**
  * What the relay said when it greeted, and what went over this connection since.
- * @param {{dailyQuotaBytes: number | null, dailyUsedBytes: number | null,
- *   monthlyQuotaBytes: number | null, monthlyUsedBytes: number | null}} greeting
+ * @param {Told} greeting
  * @param {number} traffic bytes since the greeting
  * @returns {Usage | null} null where the relay does not tell
  */
@@ -21,4 +26,16 @@ export function usageOf(greeting, traffic) {
     monthBytes: (monthlyUsedBytes ?? 0) + traffic,
     monthQuota: monthlyQuotaBytes ?? 0,
   };
+}
+
+/**
+ * Whether something of both quotas is left.
+ * @param {Told | null} greeting
+ */
+export function quotaLeft(greeting) {
+  if (!greeting) return false;
+  const { dailyQuotaBytes, dailyUsedBytes, monthlyQuotaBytes, monthlyUsedBytes } = greeting;
+  const left = (/** @type {number | null} */ quota, /** @type {number | null} */ used) =>
+    !quota || (used ?? 0) < quota;
+  return left(dailyQuotaBytes, dailyUsedBytes) && left(monthlyQuotaBytes, monthlyUsedBytes);
 }

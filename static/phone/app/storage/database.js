@@ -17,7 +17,7 @@ import { createStore, promisifyRequest } from "idb-keyval";
 import { StoreError } from "../../core/errors.js";
 import { newKey, Vault } from "./vault.js";
 
-// Milliseconds. A database that another tab holds open may never answer.
+// Milliseconds. A database that another tab holds open, or a broken one, may never answer.
 const PATIENCE = 10_000;
 
 const KEY = "key";
@@ -260,7 +260,7 @@ export class Storage {
    */
   async #run(mode, work) {
     try {
-      return await this.#store(mode, work);
+      return await inTime(this.#store(mode, work));
     } catch (error) {
       throw asTrouble(error);
     }

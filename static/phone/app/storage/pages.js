@@ -9,7 +9,7 @@
 import { StoreError } from "../../core/errors.js";
 
 /** Messages on a page: few enough to seal them at every new one, enough to fill a screen. */
-export const PAGE = 64;
+const PAGE = 64;
 
 // Characters beyond which a page takes no more messages, so that it is sealed in no time.
 const LONG = 256 * 1024;
@@ -35,6 +35,9 @@ export class Pages {
   /** @type {Map<number, number>} when a page was last written at the pace, Unix milliseconds */
   #written = new Map();
   #closed = false;
+  /** @type {Set<number>} those whose last write failed */
+  #unkept = new Set();
+  #damaged = false;
   #onTrouble;
 
   /**
@@ -56,6 +59,11 @@ export class Pages {
     return this.#prefix !== "";
   }
 
+  /** Whether each page that is kept could be read so far. */
+  get whole() {
+    return this.opened && !this.#damaged;
+  }
+
   /**
    * Finds out which pages there are; reads none. What was said meanwhile comes behind them.
    * @param {string} prefix of their names
@@ -67,6 +75,7 @@ export class Pages {
     const first = (this.#left.at(-1) ?? -1) + 1;
     const said = [...this.#pages.values()].flat();
     this.#pages.clear();
+    this.#unkept.clear();
     if (!said.length) return;
     this.#pages.set(first, said);
     for (const message of said) message.page = first;
@@ -82,11 +91,14 @@ export class Pages {
   async older(make) {
     const number = this.#left.at(-1);
     if (number === undefined) return [];
+    const damaged = this.#damaged;
     // Where it cannot be read it is left alone: the pages before it still can be read, and
     // what comes goes onto the one behind it.
     this.#left.pop();
     if (!this.#pages.has(number + 1)) this.#pages.set(number + 1, []);
+    this.#damaged = true;
     const records = (await this.#storage.read(this.#name(number))) ?? [];
+    this.#damaged = damaged;
     const messages = records.map(make);
     if (!this.#pages.get(number + 1)?.length) this.#pages.delete(number + 1);
     for (const message of messages) message.page = number;
@@ -161,28 +173,46 @@ export class Pages {
    */
   async replace(messages) {
     for (const number of this.#pages.keys()) this.#pages.set(number, []);
-    messages.forEach((message, index) => {
-      message.page = Math.floor(index / PAGE);
-      const page = this.#pages.get(message.page) ?? [];
+    let number = 0;
+    for (const message of messages) {
+      if (isFull(this.#pages.get(number) ?? [])) number += 1;
+      const page = this.#pages.get(number) ?? [];
       page.push(message);
-      this.#pages.set(message.page, page);
-    });
+      message.page = number;
+      this.#pages.set(number, page);
+    }
     await this.#writeAll();
   }
 
   /**
-   * Keeps nothing any more, nor what cannot be read.
-   * @returns {Promise<void>} when all is gone, or `onTrouble` was told
+   * Keeps nothing of what there is, nor of what cannot be read.
+   * @returns {Promise<boolean>} whether all is gone; else `onTrouble` was told
    */
   async clear() {
+    // What is said from now on is no part of it.
+    for (const number of this.#pages.keys()) this.#pages.set(number, []);
+    this.#left = [];
     try {
-      const numbers = await this.#numbers(this.#prefix);
-      for (const number of [...numbers, ...this.#pages.keys()]) this.#pages.set(number, []);
-      this.#left = [];
+      if (!this.opened) throw unopened();
+      for (const number of await this.#numbers(this.#prefix)) {
+        if (!this.#pages.has(number)) this.#pages.set(number, []);
+      }
     } catch (error) {
       this.#onTrouble(error);
+      return false;
     }
     await this.#writeAll();
+    this.#damaged = false;
+    return this.#unkept.size === 0;
+  }
+
+  /**
+   * Writes again what could not be written.
+   * @returns {Promise<boolean>} whether all of it is kept now
+   */
+  async keepAgain() {
+    await Promise.all([...this.#unkept].map((number) => this.#write(number)));
+    return this.#unkept.size === 0;
   }
 
   /** Writes what waits to be written. */
@@ -229,7 +259,13 @@ export class Pages {
     if (due) return due;
     const write = (this.#writes.get(number) ?? Promise.resolve()).then(async () => {
       this.#due.delete(number);
-      await this.#put(number).catch(this.#onTrouble);
+      try {
+        await this.#put(number);
+        this.#unkept.delete(number);
+      } catch (error) {
+        this.#unkept.add(number);
+        this.#onTrouble(error);
+      }
       if (this.#writes.get(number) === write) this.#writes.delete(number);
     });
     this.#due.set(number, write);
@@ -241,7 +277,7 @@ export class Pages {
   async #put(number) {
     const messages = this.#pages.get(number);
     if (this.#closed || !messages) return;
-    if (!this.opened) throw new StoreError("What was said before cannot be read.");
+    if (!this.opened) throw unopened();
     if (messages.length) {
       await this.#storage.write(this.#name(number), messages);
     } else {
@@ -258,4 +294,8 @@ export class Pages {
 /** @param {Kept[]} page */
 function isFull(page) {
   return page.length >= PAGE || page.reduce((sum, { text }) => sum + text.length, 0) >= LONG;
+}
+
+function unopened() {
+  return new StoreError("What was said before cannot be read, so nothing is written.");
 }

@@ -18,6 +18,7 @@ export const en = {
   "app.ok": "OK",
   "app.copy": "Copy",
   "app.copied": "Copied",
+  "app.copyFailed": "Not copied: the browser does not allow it. Select the text, and copy that.",
   "app.save": "Save",
   "app.keepFailed":
     "This could not be kept. Free some space, or close other tabs of this page, and try again.",
@@ -46,6 +47,7 @@ export const en = {
   "list.forgotten": "{name} was forgotten",
   "list.forgetFailed": "It could not be deleted. Close other tabs of this page and try again.",
   "list.damaged": "An agent's pairing cannot be read any more. Forget it, and pair again.",
+  "list.unnamed": "Agent",
   "list.damagedName": "this agent",
   "list.settings": "Settings",
   "list.hint.replaced": "In use on another device",
@@ -109,7 +111,7 @@ export const en = {
   "confirm.verifiedText":
     "The link holds a secret that the relay never sees. With it your agent and this browser are to prove to each other who they are; if that fails, nothing is sent.",
   "confirm.notVerifiedText":
-    "The link holds no secret. Messages are encrypted, but nothing proves that no one sits in between: whoever runs the relay could read along.",
+    "The link holds no secret. Questions and answers are encrypted, the names of agents and tools are not, and nothing proves that no one sits in between: whoever runs the relay could read along.",
   "confirm.connect": "Connect",
   "confirm.notNow": "Not now",
   "confirm.trust":
@@ -166,7 +168,7 @@ export const en = {
   "details.security": "Security",
   "details.verifiedText": "The agent has proved that it holds the secret of your link.",
   "details.notVerifiedText":
-    "Encrypted, but paired by token alone: whoever runs the relay could read along.",
+    "Paired by token alone. Questions and answers are encrypted, the names of agents and tools are not, and whoever runs the relay could read along.",
   "details.notYetText": "The agent has not answered yet.",
   "details.protocol": "Encryption",
   "details.protocolVersion": "Version {version}, end to end",
@@ -183,6 +185,8 @@ export const en = {
   "details.clearTitle": "Delete all messages with {name}?",
   "details.clearText": "They are deleted from this browser. The agent may remember them.",
   "details.cleared": "The messages were deleted",
+  "details.clearFailed":
+    "Some messages could not be deleted. Close other tabs of this page and try again.",
   "details.forget": "Forget this agent",
   "details.me": "You",
 
@@ -191,6 +195,7 @@ export const en = {
   "settings.language": "Language",
   "settings.languageBrowser": "As the browser ({language})",
   "settings.agents": "Agents",
+  "settings.usage": "{day} today, {month} this month",
   "settings.storage": "Storage",
   "settings.storageUsed": "{used} in use",
   "settings.storageUnknown": "This browser does not tell how much is used.",
@@ -229,7 +234,7 @@ export const en = {
   "chat.pictureTooLarge": "This picture has {size}; up to {limit} can be sent.",
   "chat.shrink": "Make it smaller",
   "chat.cannotShrink": "This picture cannot be made smaller here. Choose another one.",
-  "chat.notAPicture": "Only pictures can be sent.",
+  "chat.notAPicture": "Only pictures can be sent: JPEG, PNG, WebP, GIF and other photographs.",
   "chat.willScale": "Larger pictures are scaled down for this agent.",
   "chat.wasScaled": "Scaled down for this agent",
   "chat.cannotSend": "Messages cannot be sent here.",
@@ -238,6 +243,8 @@ export const en = {
   "chat.said": "{who}, {when}",
   "chat.empty": "Say hello to {name}.",
   "chat.emptyHint": "What you write here is encrypted from this browser to the agent.",
+  "chat.emptyHintNotVerified":
+    "What you write here is encrypted, but nothing proves to whom: whoever runs the relay could read along.",
   "chat.fetching": "Asking the agent what was said before…",
   "chat.newest": "Jump to the newest message",
   "chat.newestUnread": {
@@ -310,6 +317,10 @@ export const en = {
   "chat.failed.MONTHLY_QUOTA_EXCEEDED": "This month's data is used up.",
   "chat.failed.damaged": "A picture of this message cannot be read any more. Send it anew.",
   "chat.failed.DUPLICATE": "The agent has seen this message already. Ask again.",
+  "chat.failed.NOT_A_PICTURE": "This is no picture that can be sent. Send another one.",
+  "chat.failed.TOO_LARGE": "This picture is too large. Send a smaller one.",
+  "chat.failed.TOO_LARGE_INLINE":
+    "This picture cannot be made small enough for this agent. Send another one.",
   "chat.failed.UNSUPPORTED": "The agent does not offer this.",
   "chat.failed.other": "Something went wrong. Ask again.",
   "banner.connecting": "Connecting…",

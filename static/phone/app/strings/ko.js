@@ -14,6 +14,7 @@ export const ko = {
   "app.ok": "확인",
   "app.copy": "복사",
   "app.copied": "복사했어요",
+  "app.copyFailed": "브라우저가 허용하지 않아 복사하지 못했어요. 글을 선택해서 복사해 주세요.",
   "app.save": "저장",
   "app.keepFailed": "저장하지 못했어요. 공간을 비우거나 다른 탭을 닫고 다시 해 주세요.",
   "app.choose": "대화할 에이전트를 골라 주세요.",
@@ -41,6 +42,7 @@ export const ko = {
   "list.forgotten": "{name} 연결을 삭제했어요",
   "list.forgetFailed": "삭제하지 못했어요. 이 페이지가 열린 다른 탭을 닫고 다시 해 주세요.",
   "list.damaged": "에이전트 하나의 페어링을 더 이상 읽을 수 없어요. 삭제하고 다시 페어링하세요.",
+  "list.unnamed": "에이전트",
   "list.damagedName": "이 에이전트",
   "list.settings": "설정",
   "list.hint.replaced": "다른 기기에서 사용 중이에요",
@@ -103,7 +105,7 @@ export const ko = {
   "confirm.verifiedText":
     "링크에는 릴레이가 볼 수 없는 비밀 값이 있어요. 연결할 때 에이전트와 이 브라우저가 이것으로 서로를 확인하고, 확인하지 못하면 아무것도 보내지 않아요.",
   "confirm.notVerifiedText":
-    "링크에 비밀 값이 없어요. 메시지는 암호화되지만 중간에 아무도 없다는 보장이 없어서, 릴레이 운영자가 내용을 볼 수도 있어요.",
+    "링크에 비밀 값이 없어요. 질문과 답변은 암호화되지만 에이전트와 도구의 이름은 암호화되지 않아요. 중간에 아무도 없다는 보장이 없어서, 릴레이 운영자가 내용을 볼 수도 있어요.",
   "confirm.connect": "연결",
   "confirm.notNow": "나중에",
   "confirm.trust":
@@ -157,7 +159,7 @@ export const ko = {
   "details.security": "보안",
   "details.verifiedText": "에이전트가 링크의 비밀 값을 갖고 있음을 증명했어요.",
   "details.notVerifiedText":
-    "암호화되지만 토큰만으로 연결돼서, 릴레이 운영자가 내용을 볼 수도 있어요.",
+    "토큰만으로 연결됐어요. 질문과 답변은 암호화되지만 에이전트와 도구의 이름은 암호화되지 않고, 릴레이 운영자가 내용을 볼 수도 있어요.",
   "details.notYetText": "에이전트가 아직 응답하지 않았어요.",
   "details.protocol": "암호화",
   "details.protocolVersion": "버전 {version}, 종단간",
@@ -174,6 +176,8 @@ export const ko = {
   "details.clearTitle": "{name} 대화의 메시지를 모두 삭제할까요?",
   "details.clearText": "이 브라우저에서 삭제돼요. 에이전트는 기억하고 있을 수 있어요.",
   "details.cleared": "메시지를 삭제했어요",
+  "details.clearFailed":
+    "일부 메시지를 삭제하지 못했어요. 이 페이지가 열린 다른 탭을 닫고 다시 해 주세요.",
   "details.forget": "이 에이전트 삭제",
   "details.me": "나",
 
@@ -182,6 +186,7 @@ export const ko = {
   "settings.language": "언어",
   "settings.languageBrowser": "브라우저 설정 ({language})",
   "settings.agents": "에이전트",
+  "settings.usage": "오늘 {day}, 이번 달 {month}",
   "settings.storage": "저장 공간",
   "settings.storageUsed": "{used} 사용 중",
   "settings.storageUnknown": "이 브라우저는 사용량을 알려 주지 않아요.",
@@ -220,7 +225,7 @@ export const ko = {
   "chat.pictureTooLarge": "이 사진은 {size}예요. {limit}까지 보낼 수 있어요.",
   "chat.shrink": "작게 줄이기",
   "chat.cannotShrink": "이 사진은 여기서 줄일 수 없어요. 다른 사진을 골라 주세요.",
-  "chat.notAPicture": "사진만 보낼 수 있어요.",
+  "chat.notAPicture": "JPEG, PNG, WebP, GIF 같은 사진만 보낼 수 있어요.",
   "chat.willScale": "이 에이전트에는 큰 사진을 줄여서 보내요.",
   "chat.wasScaled": "이 에이전트에 맞게 줄였어요",
   "chat.cannotSend": "여기서는 메시지를 보낼 수 없어요.",
@@ -229,6 +234,8 @@ export const ko = {
   "chat.said": "{who}, {when}",
   "chat.empty": "{name}에게 인사해 보세요.",
   "chat.emptyHint": "여기에 쓰는 내용은 이 브라우저에서 에이전트까지 암호화돼요.",
+  "chat.emptyHintNotVerified":
+    "여기에 쓰는 내용은 암호화되지만 상대가 확인되지 않아서, 릴레이 운영자가 볼 수도 있어요.",
   "chat.fetching": "이전 대화를 에이전트에게 묻는 중…",
   "chat.newest": "최신 메시지로 이동",
   "chat.newestUnread": { other: "최신 메시지로 이동, 안 읽은 메시지 {count}개" },
@@ -299,6 +306,10 @@ export const ko = {
   "chat.failed.MONTHLY_QUOTA_EXCEEDED": "이번 달 데이터를 다 썼어요.",
   "chat.failed.damaged": "이 메시지의 사진을 더 이상 읽을 수 없어요. 새로 보내 주세요.",
   "chat.failed.DUPLICATE": "에이전트가 이미 받은 메시지예요. 다시 물어봐 주세요.",
+  "chat.failed.NOT_A_PICTURE": "보낼 수 있는 사진이 아니에요. 다른 사진을 보내 주세요.",
+  "chat.failed.TOO_LARGE": "사진이 너무 커요. 더 작은 사진을 보내 주세요.",
+  "chat.failed.TOO_LARGE_INLINE":
+    "이 에이전트에 보낼 만큼 작게 줄일 수 없는 사진이에요. 다른 사진을 보내 주세요.",
   "chat.failed.UNSUPPORTED": "에이전트가 지원하지 않는 기능이에요.",
   "chat.failed.other": "문제가 생겼어요. 다시 물어봐 주세요.",
   "banner.connecting": "연결하는 중…",

@@ -1,7 +1,14 @@
-/** What screen readers are told about changes that sighted people see for themselves. */
+/** What happened, said once: to screen readers, and to the eye where nothing else shows it. */
+
+// Milliseconds that a toast can be read.
+const SHOWN = 2500;
 
 /** @type {HTMLElement | null} */
 let region = null;
+/** @type {HTMLElement | null} */
+let toast = null;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
 
 /**
  * Has a screen reader say `text` when it comes to a pause.
@@ -24,4 +31,26 @@ export function announce(text) {
   const line = document.createElement("p");
   line.textContent = text;
   region.replaceChildren(line);
+}
+
+/**
+ * Tells everybody, for a moment.
+ *
+ * @param {string} text
+ */
+export function tell(text) {
+  announce(text);
+  if (!toast) {
+    toast = document.createElement("p");
+    toast.className = "toast";
+    // Those who listen have heard it.
+    toast.setAttribute("aria-hidden", "true");
+    document.body.append(toast);
+  }
+  toast.textContent = text;
+  toast.hidden = false;
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    if (toast) toast.hidden = true;
+  }, SHOWN);
 }

@@ -1,5 +1,6 @@
 /** Pictures that go with the next message. */
 
+import { sniff } from "../../core/attachments.js";
 import { html, useEffect, useReducer, useRef, useState } from "../html.js";
 import { bytes, t } from "../i18n.js";
 import { SENDABLE_BYTES, scaled } from "../model/scaling.js";
@@ -7,6 +8,8 @@ import { Menu } from "./dialog.js";
 import { Icon } from "./icons.js";
 
 /** @typedef {{name: string, type: string, data: Blob, url: string, trouble: string}} Item */
+
+const BEGINNING = 512; // bytes by which a file is recognized
 
 /**
  * The pictures that were chosen and not sent; the conversation keeps them while it is not shown.
@@ -44,14 +47,11 @@ export function usePictures(conversation, version, onTrouble) {
       return items.current;
     },
     /** @param {Iterable<File>} files */
-    add(files) {
-      const all = [...files];
-      const pictures = all.filter(({ type }) => type.startsWith("image/"));
+    async add(files) {
+      const all = await Promise.all([...files].map(recognized));
+      const pictures = all.filter((one) => one !== null);
       onTrouble(pictures.length < all.length ? t("chat.notAPicture") : "");
-      const added = pictures.map((data) =>
-        shown({ name: data.name || `picture.${data.type.slice(6)}`, type: data.type, data }),
-      );
-      changed([...items.current, ...added]);
+      changed([...items.current, ...pictures.map(shown)]);
     },
     /** @param {Item} item */
     remove(item) {
@@ -73,6 +73,20 @@ export function usePictures(conversation, version, onTrouble) {
       changed([]);
     },
   };
+}
+
+/**
+ * The picture that a file is, whatever its name ends with; null where it is none.
+ *
+ * @param {File} file
+ * @returns {Promise<{name: string, type: string, data: Blob} | null>}
+ */
+async function recognized(file) {
+  const beginning = await file.slice(0, BEGINNING).arrayBuffer();
+  const type = sniff(new Uint8Array(beginning));
+  if (!type?.startsWith("image/")) return null;
+  const data = file.type === type ? file : new Blob([file], { type });
+  return { name: file.name || `picture.${type.slice("image/".length)}`, type, data };
 }
 
 /** @typedef {ReturnType<typeof usePictures>} Pictures */

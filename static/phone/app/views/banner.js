@@ -39,7 +39,20 @@ export function Banner({ pairing, onPairAgain }) {
       html`<p><${Words} banner=${shown} /></p>
         ${
           shown.action &&
-          html`<button type="button" class="banner-button" onClick=${act[shown.action]}>
+          html`<button
+            type="button"
+            class="banner-button"
+            onClick=${(
+              /** @type {MouseEvent & {currentTarget: HTMLElement}} */ { currentTarget },
+            ) => {
+              // It goes with what it was about.
+              const chat = currentTarget.closest(".chat");
+              /** @type {HTMLElement | null | undefined} */ (
+                chat?.querySelector(".messages")
+              )?.focus();
+              act[/** @type {keyof typeof act} */ (shown.action)]();
+            }}
+          >
             ${t(shown.action === "pair-again" ? "banner.pairAgain" : `banner.${shown.action}`)}
           </button>`
         }`

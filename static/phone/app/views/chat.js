@@ -106,6 +106,7 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
       key=${`${pairing.id}:${conversation.agentId}`}
       conversation=${conversation}
       name=${name}
+      hint=${t(pairing.version === 1 ? "chat.emptyHintNotVerified" : "chat.emptyHint")}
       onScroller=${setScroller}
     />
     <${Composer}
@@ -119,7 +120,7 @@ export function Chat({ pairing, onBack, onSettings, onPairAgain = onSettings }) 
 
 /** @param {{pairing: import("../model/pairing.js").Pairing}} props */
 function Standing({ pairing }) {
-  const { online, verified } = pairing;
+  const { online, verified, version } = pairing;
   return html`<p class="standing">
     <span class=${`dot ${online ? "online" : ""}`}></span>
     ${t(online ? "chat.online" : "chat.offline")}
@@ -127,6 +128,12 @@ function Standing({ pairing }) {
       verified &&
       html`<span class="standing-verified" title=${t("chat.verified")}>
         <${Icon} name="shield" /><span class="visually-hidden">${t("chat.verified")}</span>
+      </span>`
+    }
+    ${
+      version === 1 &&
+      html`<span class="standing-not-verified" title=${t("details.notVerifiedText")}>
+        ${t("confirm.notVerified")}
       </span>`
     }
   </p>`;

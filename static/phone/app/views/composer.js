@@ -3,6 +3,7 @@
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { t } from "../i18n.js";
 import { AttachButton, Previews, usePictures } from "./attach.js";
+import { failureText } from "./failures.js";
 import { Icon } from "./icons.js";
 
 /** @typedef {import("../model/conversation.js").Conversation} Conversation */
@@ -62,7 +63,8 @@ export function Composer({ pairing, conversation, area }) {
       conversation.send(text.trim(), chosen);
     } catch (error) {
       if (!(error instanceof Error && error.name === "AttachmentError")) throw error;
-      setTrouble(t("chat.failed.AttachmentError"));
+      const { name, code } = /** @type {Error & {code: string}} */ (error);
+      setTrouble(failureText({ name, code }));
       return;
     }
     write("");

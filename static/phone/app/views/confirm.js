@@ -79,12 +79,15 @@ function Question({ phonebook, link, onPaired, onBack }) {
   const [trouble, setTrouble] = useState(/** @type {Key | null} */ (null));
   const verified = link.secret !== null;
   const connect = async () => {
+    if (busy) return;
     setBusy(true);
     try {
       onPaired(await phonebook.add(link));
     } catch (error) {
       // Another tab was faster: its pairing is here in a moment.
-      setTrouble(error instanceof AlreadyPaired ? "confirm.knownTitle" : "confirm.storage");
+      const paired = error instanceof AlreadyPaired;
+      const damaged = paired && phonebook.damaged.includes(error.id);
+      setTrouble(damaged ? "list.damaged" : paired ? "confirm.knownTitle" : "confirm.storage");
       setBusy(false);
     }
   };
@@ -123,7 +126,7 @@ function Question({ phonebook, link, onPaired, onBack }) {
       }
     </div>
     <div class="decision">
-      <button type="button" class="button primary wide" disabled=${busy} onClick=${connect}>
+      <button type="button" class="button primary wide" aria-disabled=${busy} onClick=${connect}>
         ${t("confirm.connect")}
       </button>
       <button type="button" class="button plain wide" onClick=${onBack}>
@@ -221,14 +224,17 @@ function Progress({ pairing, onBack, onOpen }) {
   useModel(pairing, "change", "banner");
   const { banner, name, online, verified } = pairing;
   const open = useRef(/** @type {HTMLButtonElement | null} */ (null));
+  const heading = useRef(/** @type {HTMLElement | null} */ (null));
+  const ended = !online && banner ? ENDED[banner.kind] : undefined;
+  // What had the focus is not there any more.
   useEffect(() => {
     if (online) open.current?.focus();
-  }, [online]);
-  const ended = !online && banner ? ENDED[banner.kind] : undefined;
+    else heading.current?.focus();
+  }, [online, ended]);
   if (ended) {
     const words = (banner?.kind === "refused" && REFUSED[banner.code ?? ""]) || ended;
     return html`<${Icon} name="alert" class="huge warn" />
-      <h1 tabindex="-1">${t("confirm.failed")}</h1>
+      <h1 tabindex="-1" ref=${heading}>${t("confirm.failed")}</h1>
       <p role="alert">${t(words)}</p>
       <div class="decision">
         <button
@@ -252,7 +258,7 @@ function Progress({ pairing, onBack, onOpen }) {
           ? html`<${Avatar} pairing=${pairing} size="large" />`
           : html`<span class="spinner large"></span>`
       }
-      <div role="status"><h1 tabindex="-1">${state}</h1></div>
+      <div role="status"><h1 tabindex="-1" ref=${heading}>${state}</h1></div>
       <p class="quiet">
         ${t(online ? (verified ? "details.verifiedText" : "details.notVerifiedText") : "confirm.later")}
       </p>

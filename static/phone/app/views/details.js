@@ -2,7 +2,7 @@
 
 import { html, useModel, useState } from "../html.js";
 import { bytes, moment, t } from "../i18n.js";
-import { announce } from "./announcer.js";
+import { tell } from "./announcer.js";
 import { Avatar, Dot } from "./avatar.js";
 import { BackButton } from "./bar.js";
 import { Verified } from "./confirm.js";
@@ -168,8 +168,7 @@ function Actions({ pairing, onForgotten }) {
       danger: true,
     });
     if (!sure) return;
-    await pairing.clear();
-    announce(t("details.cleared"));
+    tell(t((await pairing.clear()) ? "details.cleared" : "details.clearFailed"));
   };
   return html`<div class="card actions-list">
     <button type="button" disabled=${busy} onClick=${() => busily(save)}>

@@ -22,7 +22,7 @@ import { Icon } from "./icons.js";
  * @param {Action[]} [props.actions]
  * @param {import("../html.js").Children} [props.children]
  */
-export function Dialog({ title, onClose, onSubmit, actions = [], children }) {
+function Dialog({ title, onClose, onSubmit, actions = [], children }) {
   const dialog = useRef(/** @type {HTMLDialogElement | null} */ (null));
   const heading = useId();
   useLayoutEffect(() => {

@@ -83,7 +83,7 @@ export function code(text, info) {
   const button = make("button", { type: "button", class: "code-copy" });
   button.textContent = t("app.copy");
   button.addEventListener("click", async () => {
-    await copyText(body.textContent ?? "");
+    if (!(await copyText(body.textContent ?? ""))) return;
     button.textContent = t("app.copied");
     setTimeout(() => {
       button.textContent = t("app.copy");

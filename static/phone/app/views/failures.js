@@ -13,6 +13,7 @@ const KNOWN = /** @type {const} */ ([
   "MONTHLY_QUOTA_EXCEEDED",
   "MessageLost",
   "MessageTooLarge",
+  "NOT_A_PICTURE",
   "NotConnected",
   "PairingRefused",
   "PeerOffline",
@@ -22,6 +23,8 @@ const KNOWN = /** @type {const} */ ([
   "SecretLost",
   "Stopped",
   "StoreError",
+  "TOO_LARGE",
+  "TOO_LARGE_INLINE",
   "UNSUPPORTED",
   "damaged",
 ]);

@@ -2,7 +2,7 @@
 
 import { html, useModel, useState } from "../html.js";
 import { moment, t, when } from "../i18n.js";
-import { announce } from "./announcer.js";
+import { tell } from "./announcer.js";
 import { Avatar, Dot } from "./avatar.js";
 import { copyText } from "./clipboard.js";
 import { askText, confirm, Menu } from "./dialog.js";
@@ -212,7 +212,12 @@ async function forgetNamed(name, work) {
   if (!sure) return false;
   try {
     await work();
-    announce(t("list.forgotten", { name }));
+    tell(t("list.forgotten", { name }));
+    // Its row is gone, and the focus with it.
+    requestAnimationFrame(() => {
+      if (document.activeElement !== document.body) return;
+      /** @type {HTMLElement | null} */ (document.querySelector("h1[tabindex]"))?.focus();
+    });
     return true;
   } catch {
     await confirm({
@@ -247,8 +252,7 @@ function Empty({ relay, onAdd }) {
             class="icon-button"
             aria-label=${t(copied ? "app.copied" : "list.empty.copy")}
             onClick=${async () => {
-              await copyText(command);
-              setCopied(true);
+              setCopied(await copyText(command));
             }}
           >
             <${Icon} name=${copied ? "check" : "copy"} />

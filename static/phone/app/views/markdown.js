@@ -40,7 +40,7 @@ export function Markdown({ text, streaming = false }) {
  * @param {HTMLElement} element
  * @returns {{draw: (text: string, streaming: boolean) => void, stop: () => void}}
  */
-export function drawInto(element) {
+function drawInto(element) {
   let wanted = { text: "", streaming: false };
   let finished = "";
   let context = { links: {}, plain: false };
@@ -51,6 +51,7 @@ export function drawInto(element) {
   let growing = null;
   let resting = 0;
   let waiting = false;
+  let stopped = false;
   const caret = document.createElement("span");
   caret.className = "caret";
 
@@ -212,6 +213,7 @@ export function drawInto(element) {
 
   function start() {
     waiting = false;
+    if (stopped) return;
     if (!jobs.has(job)) jobs.set(job, work());
     run();
   }
@@ -227,6 +229,7 @@ export function drawInto(element) {
       else later();
     },
     stop() {
+      stopped = true;
       jobs.delete(job);
     },
   };

@@ -99,7 +99,15 @@ function Foot({ message, doings }) {
   return html`<footer class="foot">
     ${
       state === "failed" &&
-      html`<button type="button" class="foot-button strong" onClick=${() => doings.retry(message)}>
+      html`<button
+        type="button"
+        class="foot-button strong"
+        onClick=${(/** @type {MouseEvent & {currentTarget: HTMLElement}} */ { currentTarget }) => {
+          // The button goes, and maybe the message.
+          currentTarget.closest(/** @type {"div"} */ (".messages"))?.focus({ preventScroll: true });
+          doings.retry(message);
+        }}
+      >
         <${Icon} name="retry" />${t("chat.retry")}
       </button>`
     }

@@ -10,13 +10,13 @@ import {
   useState,
 } from "../html.js";
 import { day, t } from "../i18n.js";
-import { announce } from "./announcer.js";
 import { copyText } from "./clipboard.js";
 import { confirm } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Message } from "./message.js";
 import { MessageMenu } from "./message_menu.js";
 import { keepPlace } from "./scrolling.js";
+import { speaker } from "./speaker.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("../model/message.js").Message} Model */
@@ -28,15 +28,15 @@ const TOGETHER = 5 * 60_000;
 const NEAR = 600; // pixels from the beginning at which what is before it is read
 const LONG_PRESS = 500; // milliseconds
 const STEADY = 10; // pixels that a finger moves while it rests
-const SPOKEN = 1_000; // characters of an answer that a screen reader is told at once
 
 /**
  * @param {object} props
  * @param {Conversation} props.conversation
  * @param {string} props.name the agent's
+ * @param {string} props.hint for a conversation that is empty
  * @param {(scroller: HTMLElement | null) => void} props.onScroller
  */
-export function MessageList({ conversation, name, onScroller }) {
+export function MessageList({ conversation, name, hint, onScroller }) {
   const [, redraw] = useReducer((/** @type {number} */ count) => count + 1, 0);
   const [atEnd, setAtEnd] = useState(true);
   const [menu, setMenu] = useState(
@@ -95,7 +95,7 @@ export function MessageList({ conversation, name, onScroller }) {
       conversation.addEventListener(type, listener);
       return () => conversation.removeEventListener(type, listener);
     };
-    const speak = speaker(name);
+    const speak = speaker(name, conversation.messages);
     const off = [
       on("change", ({ message }) => {
         if (!message) redraw(undefined);
@@ -104,6 +104,7 @@ export function MessageList({ conversation, name, onScroller }) {
       }),
       on("append", ({ message }) => {
         if (message.role === "user") place.current?.toEnd();
+        speak(message);
         redraw(undefined);
       }),
       on("remove", () => redraw(undefined)),
@@ -145,7 +146,8 @@ export function MessageList({ conversation, name, onScroller }) {
   };
 
   const { messages, unread } = conversation;
-  for (const message of rows.keys()) if (!messages.includes(message)) rows.delete(message);
+  const there = new Set(messages);
+  for (const message of rows.keys()) if (!there.has(message)) rows.delete(message);
   const pictures = messages.flatMap((message) =>
     message.pictures.filter((picture) => picture.shown && picture.progress === undefined),
   );
@@ -166,7 +168,7 @@ export function MessageList({ conversation, name, onScroller }) {
           conversation.loaded &&
           !conversation.fetching &&
           !messages.length &&
-          html`<${Empty} name=${name} />`
+          html`<${Empty} name=${name} hint=${hint} />`
         }
         ${messages.map((message, index) =>
           row(rows, message, messages[index - 1], { name, doings }),
@@ -226,11 +228,11 @@ function row(rows, message, before, props) {
   return view;
 }
 
-/** @param {{name: string}} props */
-function Empty({ name }) {
+/** @param {{name: string, hint: string}} props */
+function Empty({ name, hint }) {
   return html`<div class="chat-empty">
     <p><bdi>${t("chat.empty", { name })}</bdi></p>
-    <p class="quiet small">${t("chat.emptyHint")}</p>
+    <p class="quiet small">${hint}</p>
   </div>`;
 }
 
@@ -277,22 +279,6 @@ function firstSeen(scroller) {
   const { top } = scroller.getBoundingClientRect();
   const said = scroller.querySelectorAll(".said");
   return [...said].find((one) => one.getBoundingClientRect().bottom > top) ?? null;
-}
-
-/**
- * Tells a screen reader an answer once it is whole, not each of its words.
- *
- * @param {string} name
- * @returns {(message: Model) => void}
- */
-function speaker(name) {
-  /** @type {WeakSet<Model>} */
-  const streaming = new WeakSet();
-  return (message) => {
-    if (message.role !== "agent") return;
-    if (message.state === "streaming") streaming.add(message);
-    else if (streaming.delete(message)) announce(`${name}: ${message.text.slice(0, SPOKEN)}`);
-  };
 }
 
 /**

@@ -83,37 +83,28 @@ export function Pair({ phonebook, trouble: first, onBack, onRead }) {
           }
         </div>
         ${
-          scanning
-            ? html`<${Scanner}
-                  onText=${(/** @type {string} */ link) => {
-                    setScanning(false);
-                    read(link);
-                  }}
-                  onTrouble=${(/** @type {Key} */ key) => {
-                    setScanning(false);
-                    setTrouble(key);
-                  }}
-                />
-                <button
-                  type="button"
-                  class="button wide"
-                  key="stop"
-                  onClick=${() => setScanning(false)}
-                >
-                  ${t("pair.stop")}
-                </button>`
-            : html`<button
-                type="button"
-                class="button primary wide"
-                key="scan"
-                onClick=${() => {
-                  setTrouble(null);
-                  setScanning(true);
-                }}
-              >
-                <${Icon} name="scan" />${t("pair.scan")}
-              </button>`
+          scanning &&
+          html`<${Scanner}
+            onText=${(/** @type {string} */ link) => {
+              setScanning(false);
+              read(link);
+            }}
+            onTrouble=${(/** @type {Key} */ key) => {
+              setScanning(false);
+              setTrouble(key);
+            }}
+          />`
         }
+        <button
+          type="button"
+          class=${`button wide ${scanning ? "" : "primary"}`}
+          onClick=${() => {
+            setTrouble(null);
+            setScanning(!scanning);
+          }}
+        >
+          ${scanning ? t("pair.stop") : html`<${Icon} name="scan" />${t("pair.scan")}`}
+        </button>
         <form
           class="stack paste"
           onSubmit=${(/** @type {Event} */ event) => {

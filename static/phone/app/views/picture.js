@@ -2,7 +2,7 @@
 
 import { html, useEffect, useState } from "../html.js";
 import { bytes, t } from "../i18n.js";
-import { download } from "./download.js";
+import { save } from "./download.js";
 import { Icon } from "./icons.js";
 
 /** @typedef {import("../model/message.js").Picture} Picture */
@@ -87,7 +87,7 @@ function FileView({ picture }) {
   return html`<button
     type="button"
     class="file"
-    onClick=${async () => download(name, await picture.blob())}
+    onClick=${() => save(picture)}
   >
     <${Icon} name="attach" /><span class="visually-hidden">${t("app.save")}</span>
     <bdi class="file-name">${name}</bdi>

@@ -31,15 +31,11 @@ export function Settings({ phonebook, onBack, onDetails }) {
             <h2>${t("settings.agents")}</h2>
             <div class="card actions-list">
               ${pairings.map(
-                (pairing) => html`<button
+                (pairing) => html`<${Agent}
                   key=${pairing.id}
-                  type="button"
-                  onClick=${() => onDetails(pairing)}
-                >
-                  <${Avatar} pairing=${pairing} size="small" />
-                  <span><bdi>${pairing.name}</bdi></span>
-                  <${Icon} name="next" />
-                </button>`,
+                  pairing=${pairing}
+                  onDetails=${() => onDetails(pairing)}
+                />`,
               )}
             </div>
           </section>`
@@ -59,6 +55,27 @@ export function Settings({ phonebook, onBack, onDetails }) {
         </section>
       </div>
     </div>`;
+}
+
+/**
+ * @param {{pairing: import("../model/pairing.js").Pairing, onDetails: () => void}} props
+ */
+function Agent({ pairing, onDetails }) {
+  useModel(pairing);
+  const { usage } = pairing;
+  return html`<button type="button" onClick=${onDetails}>
+    <${Avatar} pairing=${pairing} size="small" />
+    <span>
+      <bdi>${pairing.name}</bdi>
+      ${
+        usage &&
+        html`<span class="quiet small used">
+          ${t("settings.usage", { day: bytes(usage.dayBytes), month: bytes(usage.monthBytes) })}
+        </span>`
+      }
+    </span>
+    <${Icon} name="next" />
+  </button>`;
 }
 
 function Language() {

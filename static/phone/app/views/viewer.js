@@ -2,7 +2,7 @@
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "../html.js";
 import { t } from "../i18n.js";
-import { download } from "./download.js";
+import { save } from "./download.js";
 import { Icon } from "./icons.js";
 import { useUrl } from "./picture.js";
 
@@ -60,7 +60,7 @@ export function Viewer({ pictures, first, onClose }) {
         type="button"
         class="icon-button"
         aria-label=${t("app.save")}
-        onClick=${async () => download(picture.name, await picture.blob())}
+        onClick=${() => save(picture)}
       >
         <${Icon} name="export" class="upside-down" />
       </button>
