@@ -124,10 +124,12 @@ async def test_an_answer_that_comes_behind_one_s_back_is_counted(
     await to_list(page)
     left.set()
     await expect(page.get_by_role("listitem")).to_contain_text("1 unread message", timeout=SOON)
+    await expect(page).to_have_title("(1) CoralMux")
     await page.get_by_role("listitem").click()
     await expect(page.get_by_text("You said: Later")).to_be_visible()
     await to_list(page)
     await expect(page.get_by_role("listitem")).not_to_contain_text("unread")
+    await expect(page).to_have_title("CoralMux")
 
 
 async def test_an_agent_is_renamed_and_gets_its_own_name_back(
