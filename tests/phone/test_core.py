@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests.phone.core_stage import Stage
 from tests.phone.harness import ScriptedAgent
+from tests.support.parts import need
 from tests.support.process import RelayProcess, clean_environment, relay_process
 
 ROOT = Path(__file__).parents[2]
@@ -23,13 +23,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """The program. Under CI=true a missing one is a failure."""
-    found = shutil.which("node")
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("there is no node; install Node.js 20 or newer")
-        pytest.skip("there is no node; install Node.js 20 or newer")
-    return found
+    """The program."""
+    return need("node")
 
 
 @pytest.fixture(scope="module")

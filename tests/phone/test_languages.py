@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from playwright.async_api import Page, expect
 
 from tests.phone.conftest import OpenContext
 from tests.phone.harness import PHONE, SOON, ScriptedAgent, pair
+from tests.support.parts import need
 
 APP = Path(__file__).parents[2] / "static" / "phone" / "app"
 LANGUAGES = sorted(path.stem for path in (APP / "strings").glob("*.js"))
@@ -33,10 +33,7 @@ console.log(JSON.stringify(texts));
 
 @pytest.fixture(scope="module")
 def languages() -> dict[str, Any]:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("there is no node; install Node.js 20 or newer")
-    command = [node, "--input-type=module", "-e", _EXPORTED, *LANGUAGES]
+    command = [need("node"), "--input-type=module", "-e", _EXPORTED, *LANGUAGES]
     run = subprocess.run(command, cwd=APP, capture_output=True, text=True, check=True, timeout=30)
     exported: dict[str, Any] = json.loads(run.stdout)
     return exported
