@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
 import threading
@@ -66,6 +67,27 @@ async def test_it_pairs_with_the_relay_that_the_link_names_and_opens_without_a_n
         assert answered is not None
         assert answered.from_service_worker
         await expect(page.get_by_text("You said: Hello from afar")).to_be_visible(timeout=SOON)
+
+
+async def test_its_policy_stands_in_the_page_itself_and_holds(
+    browser: Browser, faults: Faults, server: str
+) -> None:
+    faults.allow("This document requires|trusted-types")
+    async with open_context(browser, faults, **PHONE) as context:
+        page = await context.new_page()
+        answered = await page.goto(server)
+        assert answered is not None
+        assert "content-security-policy" not in answered.headers, "the server sends none"
+        policy = page.locator('meta[http-equiv="Content-Security-Policy"]')
+        await expect(policy).to_have_attribute(
+            "content", re.compile("default-src 'none'.*require-trusted-types-for 'script'")
+        )
+        await expect(page.get_by_role("heading", name="Talk to your own AI")).to_be_visible()
+        refused = await page.evaluate(
+            "() => { try { document.body.innerHTML = '<b>x</b>'; } catch (e) { return e.name; } }"
+        )
+        assert refused == "TypeError"
+        assert await page.locator("body > b").count() == 0
 
 
 @pytest.mark.slow

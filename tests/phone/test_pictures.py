@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from zlib import compress, crc32
 
-from playwright.async_api import Page, expect
+from playwright.async_api import FileChooser, Page, expect
 
 import coralmux
 from tests.phone.harness import SOON, ScriptedAgent, pair, say
@@ -105,6 +105,14 @@ PROGRESS = """
 """
 
 
+async def chooser_behind(page: Page, item: str) -> FileChooser:
+    """What the system is asked for by this item of the menu for pictures."""
+    await page.get_by_role("button", name="Add pictures").click()
+    async with page.expect_file_chooser() as choosing:
+        await page.get_by_role("menuitem", name=item).click()
+    return await choosing.value
+
+
 async def give(page: Page, type: str, selector: str, name: str, mime: str, data: bytes) -> None:
     encoded = base64.b64encode(data).decode()
     what = {"type": type, "selector": selector, "name": name, "mime": mime, "data": encoded}
@@ -134,12 +142,10 @@ async def test_a_picture_of_five_million_bytes_arrives_unaltered_with_its_captio
 
 async def test_pictures_are_chosen_shown_and_taken_back(page: Page, agent: ScriptedAgent) -> None:
     await pair(page, agent)
-    await page.get_by_role("button", name="Add pictures").click()
-    async with page.expect_file_chooser() as choosing:
-        await page.get_by_role("menuitem", name="Choose pictures").click()
-    chooser = await choosing.value
-    assert chooser.is_multiple()
-    await chooser.set_files(
+    gallery = await chooser_behind(page, "Choose pictures")
+    assert gallery.is_multiple()
+    assert await gallery.element.get_attribute("capture") is None
+    await gallery.set_files(
         [
             file("red.png", "image/png", RED),
             file("blue.png", "image/png", BLUE),
@@ -147,9 +153,10 @@ async def test_pictures_are_chosen_shown_and_taken_back(page: Page, agent: Scrip
     )
     await page.get_by_role("button", name="Remove red.png").click()
     await expect(page.get_by_role("img", name="Picture red.png")).to_have_count(0)
-    camera = page.locator("input.camera")
-    assert await camera.get_attribute("capture") == "environment"
-    await camera.set_input_files(file("shot.png", "image/png", GREEN))
+    camera = await chooser_behind(page, "Take a photo")
+    assert not camera.is_multiple()
+    assert await camera.element.get_attribute("capture") == "environment"
+    await camera.set_files(file("shot.png", "image/png", GREEN))
     await look(page, "composer-pictures", wide=True)
     # They are there after a look at the list.
     await page.get_by_role("button", name="Back").click()
@@ -276,7 +283,7 @@ async def test_pictures_of_an_answer_are_opened_large_and_saved(
     assert await page.evaluate("new Set(progress).size") > 3
     await expect(page.locator(".picture progress")).to_have_count(0)
     await expect(message.locator(".picture img")).to_have_count(2)
-    await look(page, "pictures")
+    await look(page, "pictures", wide=True)
     async with page.expect_download() as downloading:
         await page.get_by_role("button", name="Save notes.txt").click()
     assert (await downloading.value).suggested_filename == "notes.txt"

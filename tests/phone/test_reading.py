@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, over, pair, say, textbox
+from tests.phone.harness import SOON, ScriptedAgent, becomes_true, over, pair, say, textbox
 from tests.phone.looks import look
 
 
@@ -99,9 +99,9 @@ async def test_the_list_follows_an_answer_unless_the_reader_went_up(
     await expect(newest).to_have_count(0)
 
 
-async def test_older_messages_come_in_above_without_moving_what_is_read(
-    page: Page, agent: ScriptedAgent
-) -> None:
+async def come_back_to_a_hundred_messages(page: Page, agent: ScriptedAgent) -> None:
+    """Numbered from 0; those at the beginning are on pages of the storage that are not read yet."""
+
     @agent.on("chat.history")
     async def history(request: coralmux.Request) -> dict[str, object]:
         entries = [
@@ -116,8 +116,28 @@ async def test_older_messages_come_in_above_without_moving_what_is_read(
     await expect(page.get_by_text("Message 99.")).to_be_in_viewport()
     await page.reload()
     await expect(page.get_by_text("Message 99.")).to_be_in_viewport()
-    # The beginning is on a page of the storage that was not read yet.
     await expect(page.get_by_text("Message 0.")).to_have_count(0)
+
+
+async def test_search_finds_and_shows_what_is_on_a_page_that_was_not_read_yet(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await come_back_to_a_hundred_messages(page, agent)
+    await page.get_by_role("button", name="Search").click()
+    field = page.get_by_role("searchbox", name="Search in this conversation")
+    await field.fill("message 3.")
+    await expect(page.locator(".search-count")).to_have_text("1 of 1")
+    await expect(page.get_by_text("Message 3.")).to_be_in_viewport(ratio=1)
+    await becomes_true(
+        page, "String([...(CSS.highlights.get('found-current') ?? [])]) === 'Message 3.'"
+    )
+    await expect(page.get_by_text("Message 99.")).not_to_be_in_viewport()
+
+
+async def test_older_messages_come_in_above_without_moving_what_is_read(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await come_back_to_a_hundred_messages(page, agent)
     messages = page.locator(".messages")
     count = await page.locator(".message").count()
     await page.evaluate(
