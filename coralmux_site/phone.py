@@ -193,7 +193,9 @@ def the_manifest() -> Made:
 @functools.cache
 def the_file(name: str) -> Made:
     """A served file. Raises PackagesMissing and KeyError."""
-    return Made(phone_files.served()[name].read_bytes(), phone_files.media_type(name))
+    if name not in phone_files.served():
+        raise KeyError(name)
+    return Made(phone_files.content(name), phone_files.media_type(name))
 
 
 @csrf_exempt

@@ -30,7 +30,7 @@ def write(folder: Path) -> None:
         "index.html": page.body,
         _MANIFEST: manifest.body,
         phone_files.WORKER: phone.worker_for(page, manifest, paths).body,
-        **{prefix + name: path.read_bytes() for name, path in phone_files.served().items()},
+        **{prefix + name: phone_files.content(name) for name in phone_files.served()},
     }
     for name, content in files.items():
         path = folder / name

@@ -1,4 +1,4 @@
-"""How much the page loads and how soon it can be used: the budgets of docs/phone.md.
+"""How much the page loads and how soon it can be used.
 
 Times are the best of three on a machine that may be busy with other tests; a failure is three
 times the budget.

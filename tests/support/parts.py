@@ -13,17 +13,27 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from glob import glob
+from typing import NoReturn
 
 import pytest
 
 
 @dataclass(frozen=True)
 class Part:
-    """A program and its Debian package; `folders` is a glob beside PATH to look in."""
+    """A program and its Debian package; `folders` is a glob beside PATH to look in.
+
+    Without a package it is not installed here, and `elsewhere` says where it comes from.
+    """
 
     program: str
-    package: str
+    package: str = ""
     folders: str = ""
+    elsewhere: str = ""
+
+    @property
+    def advice(self) -> str:
+        """How one gets it."""
+        return self.elsewhere or f"Debian: apt-get install {self.package}"
 
     def find(self) -> str | None:
         """The program's path, or None."""
@@ -33,19 +43,25 @@ class Part:
 
 PARTS = {
     "chromium": Part("chromium", package="chromium"),
-    "node": Part("node", package="nodejs"),
+    # Debian 12 has version 18; and npm has come before, with `make install`.
+    "node": Part("node", elsewhere="Node.js 20 or newer, with npm"),
 }
 
 
 def need(name: str) -> str:
     """The path of a part's program; without it the test is skipped, and fails in CI."""
     part = PARTS[name]
-    if path := part.find():
-        return path
-    reason = f"{part.program} is not installed (Debian: apt-get install {part.package})"
+    path = part.find()
+    if path is None:
+        lacking(f"{part.program} is not installed ({part.advice})")
+    return path
+
+
+def lacking(reason: str, *, allow_module_level: bool = False) -> NoReturn:
+    """Skip the test, or with `allow_module_level` all of a module, and fail in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=allow_module_level)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +72,7 @@ def chromium() -> str:
 
 def install_missing() -> None:
     """Install what is missing, if this user may; what fails is left to `need`."""
-    missing = [part.package for part in PARTS.values() if part.find() is None]
+    missing = [part.package for part in PARTS.values() if part.package and not part.find()]
     apt = shutil.which("apt-get")
     if not missing or apt is None or os.geteuid() != 0:
         return
