@@ -15,6 +15,7 @@ import segno
 from playwright.async_api import Browser, Page, async_playwright, expect
 
 import coralmux
+from tests.bridge.bridges import Bridge
 from tests.phone.conftest import OpenContext
 from tests.phone.harness import (
     BROWSER_ARGUMENTS,
@@ -340,7 +341,7 @@ async def test_a_camera_that_is_denied_says_where_to_allow_it(
             alert = page.get_by_role("alert")
             await expect(alert).to_contain_text("The camera is not allowed here", timeout=SOON)
             await expect(button(page, "Scan the code")).to_be_visible()
-            await look(page, "scanner-denied")
+            await look(page, "scanner-denied", wide=True)
         await denying.close()
 
 
@@ -365,10 +366,10 @@ def film(path: Path, code: segno.QRCode) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def seeing(chromium: str, agent: ScriptedAgent, tmp_path: Path) -> AsyncIterator[Browser]:
-    """A browser whose camera looks at the agent's code, and that knows a name for the relay."""
+async def seeing(chromium: str, bridge: Bridge, tmp_path: Path) -> AsyncIterator[Browser]:
+    """A browser whose camera looks at the bridge's code, and that knows a name for the relay."""
     camera = tmp_path / "camera.y4m"
-    film(camera, segno.make(agent.url, error="m"))
+    film(camera, segno.make(bridge.links[0].web(), error="m"))
     arguments = [
         *BROWSER_ARGUMENTS,
         "--use-fake-device-for-media-stream",
@@ -383,7 +384,7 @@ async def seeing(chromium: str, agent: ScriptedAgent, tmp_path: Path) -> AsyncIt
 
 
 async def test_the_code_is_scanned_by_the_camera_which_is_off_then(
-    seeing: Browser, faults: Faults, agent: ScriptedAgent, relay: RelayProcess
+    seeing: Browser, faults: Faults, relay: RelayProcess
 ) -> None:
     here = f"http://127.0.0.1:{relay.port}"
     async with open_context(seeing, faults, base_url=here, **PHONE) as context:
@@ -395,7 +396,9 @@ async def test_the_code_is_scanned_by_the_camera_which_is_off_then(
         await expect(heading(page, "Connect to this agent?")).to_be_visible(timeout=SOON)
         await page.evaluate(CAMERA, False)
         await button(page, "Connect").click()
-        await expect(button(page, "Open chat")).to_be_enabled(timeout=SOON)
+        await button(page, "Open chat").click()
+        await say(page, "Hello")
+        await expect(page.locator(".markdown")).to_have_text("Hello", timeout=SOON)
 
 
 async def test_the_camera_is_off_when_the_user_leaves(
@@ -413,16 +416,16 @@ async def test_the_camera_is_off_when_the_user_leaves(
         await button(page, "Pair an agent").click()
         await button(page, "Scan the code").click()
         await page.evaluate(CAMERA, True)
-        await look(page, "scanner")
+        await look(page, "scanner", wide=True)
         await page.go_back()
         await page.evaluate(CAMERA, False)
 
 
 async def test_on_an_insecure_origin_the_page_offers_the_secure_one(
-    seeing: Browser, faults: Faults, agent: ScriptedAgent, relay: RelayProcess
+    seeing: Browser, faults: Faults, bridge: Bridge, relay: RelayProcess
 ) -> None:
     origin = f"phone.example.com:{relay.port}"
-    fragment = agent.url.partition("#")[2]
+    fragment = bridge.links[0].web().partition("#")[2]
     async with open_context(seeing, faults, **PHONE) as context:
         faults.allow("Cross-Origin-Opener-Policy")
         page = await context.new_page()
@@ -432,4 +435,4 @@ async def test_on_an_insecure_origin_the_page_offers_the_secure_one(
             "href", f"https://{origin}/phone#{fragment}"
         )
         await expect(page.get_by_role("button")).to_have_count(0)
-        await look(page, "insecure")
+        await look(page, "insecure", wide=True)

@@ -10,7 +10,7 @@ import { Icon } from "./icons.js";
  * @param {{reason: Reason}} props
  */
 export function Insecure({ reason }) {
-  // The link's secrets are taken along: the page over https asks for them anew.
+  // The link's secrets are taken along: the page that works asks for them anew.
   const [fragment] = useState(() => globalThis.coralmuxFragment?.() ?? "");
   const { host, pathname } = location;
   return html`<main class="app">
@@ -36,7 +36,10 @@ export function Insecure({ reason }) {
             html`<button
               type="button"
               class="button primary wide"
-              onClick=${() => location.reload()}
+              onClick=${() => {
+                history.replaceState(history.state, "", `${pathname}${fragment}`);
+                location.reload();
+              }}
             >
               ${t("insecure.again")}
             </button>`
