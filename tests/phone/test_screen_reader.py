@@ -10,12 +10,24 @@ from typing import Any
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, button, over, pair, say
+from tests.phone.harness import SOON, ScriptedAgent, becomes_true, button, over, pair, say
 from tests.support.process import RelayProcess
 
 LISTEN = """
 window.spoken = [];
 document.ariaNotify = (text) => spoken.push(text);
+"""
+
+# A browser without it. What is heard then are elements that come into a region that was there.
+HEAR = """
+(region) => {
+  window.spoken = [];
+  const heard = (records) => {
+    for (const { addedNodes } of records)
+      for (const node of addedNodes) spoken.push(node.textContent);
+  };
+  new MutationObserver(heard).observe(region, { childList: true });
+}
 """
 
 
@@ -98,3 +110,24 @@ async def test_a_question_that_fails_is_heard(
     await expect(page.locator(".failure")).to_be_visible(timeout=SOON)
     [words] = await spoken(page)
     assert words == "The relay does not take this pairing any more. Pair again."
+
+
+async def test_without_aria_notify_a_region_says_the_same_words_twice(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    agent.answers(lambda message: "Yes.")
+    await page.add_init_script("document.ariaNotify = undefined;")
+    await pair(page, agent)
+    region = page.locator("body > [role=status]")
+    await expect(region).to_be_empty()
+    await region.evaluate(HEAR)
+    for count in (1, 2):
+        await say(page, "Sure?")
+        await becomes_true(page, f"spoken.length === {count}")
+        await over(page)
+        # It can be read, and is not seen.
+        await expect(page.get_by_role("status").get_by_text("Agent: Yes.")).to_have_count(1)
+        box = await region.bounding_box()
+        assert box is not None
+        assert box["width"] * box["height"] <= 1
+    assert await spoken(page) == ["Agent: Yes."] * 2

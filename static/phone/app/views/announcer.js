@@ -3,8 +3,9 @@
 // Milliseconds that a toast can be read.
 const SHOWN = 2500;
 
-/** @type {HTMLElement | null} */
-let region = null;
+const page = /** @type {Document & {ariaNotify?: (text: string) => void}} */ (document);
+// A screen reader hears what comes into a region that it knows, not what came along with one.
+const region = page.ariaNotify ? null : newRegion();
 /** @type {HTMLElement | null} */
 let toast = null;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -16,21 +17,22 @@ let timer;
  * @param {string} text
  */
 export function announce(text) {
-  const page = /** @type {Document & {ariaNotify?: (text: string) => void}} */ (document);
-  if (page.ariaNotify) {
-    page.ariaNotify(text);
-    return;
-  }
   if (!region) {
-    region = document.createElement("div");
-    region.className = "visually-hidden";
-    region.setAttribute("role", "status");
-    document.body.append(region);
+    page.ariaNotify?.(text);
+    return;
   }
   // The same words a second time are a change only when they stand in a new element.
   const line = document.createElement("p");
   line.textContent = text;
   region.replaceChildren(line);
+}
+
+function newRegion() {
+  const region = document.createElement("div");
+  region.className = "visually-hidden";
+  region.setAttribute("role", "status");
+  document.body.append(region);
+  return region;
 }
 
 /**
