@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import sys
 import time
 import urllib.parse
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from playwright.async_api import Page, WebSocketRoute, expect
 
 import coralmux
+from tests.bridge.bridges import bridge
 from tests.phone.conftest import OpenContext
-from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, over, pair, say
+from tests.phone.harness import PHONE, SOON, Faults, ScriptedAgent, button, over, pair, say
 from tests.phone.looks import look
 from tests.phone.remembering import Remembering
 from tests.support.process import RelayProcess, relay_process
@@ -87,6 +91,47 @@ async def test_the_relay_restarts_amid_an_answer_and_the_page_comes_back(
                 await expect(page.locator(".failure")).to_have_count(0)
         finally:
             await agent.stop()
+
+
+# Goes on once it may, whoever listens.
+STORY = """\
+import pathlib, time
+print("It was a dark", end="", flush=True)
+while not pathlib.Path("morning").exists():
+    time.sleep(0.05)
+print(" and stormy night.", end="")
+"""
+
+
+async def test_an_answer_that_a_bridge_ends_while_the_relay_restarts_is_whole(
+    open_profile: OpenContext, faults: Faults, tmp_path: Path
+) -> None:
+    faults.allow(REFUSED)
+    (tmp_path / "story.py").write_text(STORY)
+    command = json.dumps([sys.executable, "story.py"])
+    config = f'backend = "command"\n[command]\ncommand = {command}\n'
+    with relay_process() as relay:
+        base = f"http://127.0.0.1:{relay.port}"
+        async with (
+            bridge(relay, tmp_path, config) as there,
+            open_profile(**{**PHONE, "base_url": base}) as context,
+        ):
+            page = await context.new_page()
+            await page.goto(there.links[0].web())
+            await button(page, "Connect").click()
+            await button(page, "Open chat").click()
+            await say(page, "Tell me a story")
+            answer = page.locator(".markdown")
+            await expect(answer).to_have_text("It was a dark", timeout=SOON)
+            await asyncio.to_thread(relay.terminate)
+            await expect(page.locator(".banner")).to_contain_text("Reconnecting", timeout=SOON)
+            (tmp_path / "morning").touch()
+            await asyncio.to_thread(relay.start)
+            await expect(page.locator(".banner")).to_be_empty(timeout=2 * SOON)
+            await expect(answer).to_have_text("It was a dark and stormy night.", timeout=2 * SOON)
+            await over(page)
+            await expect(page.locator(".message")).to_have_count(2)
+            await expect(page.locator(".failure")).to_have_count(0)
 
 
 async def test_now_comes_back_at_once(open_profile: OpenContext, faults: Faults) -> None:
@@ -259,29 +304,3 @@ async def test_a_connection_that_takes_its_time_says_so(page: Page, agent: Scrip
     await page.reload()
     await expect(page.locator(".banner")).to_have_text("Connecting…")
     assert held.is_set()
-
-
-async def test_a_page_that_comes_back_from_the_background_connects_at_once(
-    open_profile: OpenContext, faults: Faults
-) -> None:
-    faults.allow(REFUSED)
-    with relay_process() as relay:
-        agent = ScriptedAgent(relay)
-        await agent.start()
-        try:
-            base = f"http://127.0.0.1:{relay.port}"
-            async with open_profile(**{**PHONE, "base_url": base}) as context:
-                page = await context.new_page()
-                await pair(page, agent)
-                await asyncio.to_thread(relay.terminate)
-                # There is time left that nobody who has come back wants to wait.
-                await expect(page.locator(".banner [aria-hidden]")).to_have_text(
-                    re.compile(r"Reconnecting in ([3-9]|\d\d) s"), timeout=2 * SOON
-                )
-                async with page.expect_websocket(timeout=1_500):
-                    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-                await asyncio.to_thread(relay.start)
-                await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-                await expect(page.locator(".banner")).to_be_empty(timeout=2 * SOON)
-        finally:
-            await agent.stop()

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.async_api import Page, Request, expect
 
-from tests.phone.harness import SOON, Faults, ScriptedAgent, pair, say, textbox
+import coralmux
+from tests.phone.harness import (
+    SOON,
+    Faults,
+    ScriptedAgent,
+    becomes_true,
+    button,
+    pair,
+    say,
+    textbox,
+    to_list,
+)
 from tests.phone.long_tasks import LONGEST_TASK_MS, TOLERANCE, WATCH_TASKS, longest_task
+from tests.support.field import FieldConnector
+from tests.support.field_peer import Payload
+from tests.support.process import RelayProcess
 
 SCRIPTS = """
 <script>document.title = "run"</script>
@@ -129,7 +145,7 @@ async def test_a_turned_direction_of_reading_ends_with_its_message(
     assert text == "before \u202e\u2067\u202d gnp.exe", "nothing is taken away"
 
 
-async def test_a_name_that_turns_the_direction_of_reading_stays_in_its_place(
+async def test_each_paragraph_of_an_answer_is_read_in_its_own_direction(
     page: Page, agent: ScriptedAgent
 ) -> None:
     await pair(page, agent)
@@ -138,6 +154,83 @@ async def test_a_name_that_turns_the_direction_of_reading_stays_in_its_place(
         "e => [...e.firstChild.children].map((one) => getComputedStyle(one).direction)"
     )
     assert directions == ["rtl", "ltr", "rtl"]
+
+
+async def test_a_name_that_turns_the_direction_of_reading_turns_no_words_around_it(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await to_list(page)
+
+    async def choose(name: str, item: str) -> None:
+        await button(page, f"Options for {name}").click()
+        await page.get_by_role("menuitem", name=item).click()
+
+    await choose("Agent", "Rename")
+    field = page.get_by_role("textbox", name="Name")
+    await field.fill("a\u202eb")
+    await button(page, "Save").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    # Of all that a row says, flat, as a screen reader has it.
+    listed = page.get_by_role("list", name="Agents").locator(".row-open")
+    await expect(listed).to_have_accessible_name(re.compile(r"\bab\b"))
+    await expect(listed).not_to_have_accessible_name(re.compile("[\u202a-\u202e\u2066-\u2069]"))
+    await choose("ab", "Rename")
+    await expect(field).to_have_value("a\u202eb")
+    await button(page, "Cancel").click()
+    await choose("ab", "Forget")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_have_accessible_name("Forget ab?")
+    assert await dialog.get_by_role("heading").evaluate("e => e.textContent") == "Forget ab?"
+
+
+class Linking(FieldConnector):
+    """One of the field that names its pictures by their addresses."""
+
+    async def _send_sealed(self, type: str, payload: Payload) -> None:
+        if type == "chat.done":
+            picture = {"type": "image", "mime_type": "image/png"}
+            payload["attachments"] = [
+                {**picture, "url": "https://example.com/reef.png", "name": "reef.png"},
+                {**picture, "url": "https://example.com/track.png?who=me"},
+                {**picture, "url": "javascript:document.title='run'", "name": "run.png"},
+            ]
+        await super()._send_sealed(type, payload)
+
+
+async def test_a_picture_that_is_only_an_address_is_a_link_that_nobody_follows(
+    page: Page, relay: RelayProcess
+) -> None:
+    requests: list[str] = []
+    page.context.on("request", lambda request: requests.append(request.url))
+    link = coralmux.PairingLink(relay.url, relay.token())
+    async with Linking(link.relay, link.token, reply=["Look at these."]):
+        await page.goto(link.web())
+        await button(page, "Connect").click()
+        await button(page, "Open chat").click()
+        await page.evaluate("document.ariaNotify = (text) => { window.spoken = text; }")
+        await say(page, "Show me")
+        await becomes_true(page, "window.spoken?.includes('reef.png, https://example.com/track')")
+        for _ in range(2):
+            links = page.locator(".message.agent .links a")
+            await expect(links).to_have_text(
+                ["reef.png", "https://example.com/track.png?who=me"], timeout=SOON
+            )
+            assert await links.evaluate_all("all => all.map((a) => [a.href, a.target, a.rel])") == [
+                [address, "_blank", "noopener noreferrer"]
+                for address in (
+                    "https://example.com/reef.png",
+                    "https://example.com/track.png?who=me",
+                )
+            ]
+            await expect(page.locator(".message.agent img")).to_have_count(0)
+            await expect(page.locator(".message.agent .markdown")).to_have_text("Look at these.")
+            await expect(page.locator(".message.agent .failure")).to_be_visible()
+            # As it is kept, too.
+            await page.reload()
+        await expect(links).to_have_count(2)
+    assert requests
+    assert not [url for url in requests if "example.com" in url]
 
 
 TABLE = "|" + "c|" * 10 + "\n|" + "-|" * 10 + "\n" + ("|" + "1|" * 10 + "\n") * 1_000

@@ -97,9 +97,18 @@ export function t(key, parameters = {}) {
   const form = typeof text === "string" ? text : plural(text, Number(parameters.count));
   return form.replace(/\{(\w+)\}/g, (_, name) => {
     const value = parameters[name];
-    // A name that turns the direction of reading would turn the words behind it.
-    return typeof value === "number" ? number(value) : String(value).replace(TURNS, "");
+    return typeof value === "number" ? number(value) : unturned(String(value));
   });
+}
+
+/**
+ * A name as it stands among other words: one that turns the direction of reading would turn those
+ * behind it.
+ *
+ * @param {string} name
+ */
+export function unturned(name) {
+  return name.replace(TURNS, "");
 }
 
 /**

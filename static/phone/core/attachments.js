@@ -17,7 +17,8 @@ import { AttachmentError } from "./errors.js";
  */
 
 /**
- * A file that is only named, by an http(s) URL. Nothing here ever fetches it.
+ * A file that is only named, by an http(s) URL. Nothing here ever fetches it. `name` is "" where the
+ * agent gave none.
  * @typedef {{name: string, type: string, url: string}} Remote
  */
 
@@ -118,7 +119,7 @@ export function fromInline({ type: kind, mime_type, content_b64: content, url, n
     if (!URL_FORM.test(url)) {
       throw new AttachmentError("The attachment's url does not begin with http:// or https://.");
     }
-    return { name: safeName(shown), type: checkedType(type || UNKNOWN), url };
+    return { name: shown && safeName(shown), type: checkedType(type || UNKNOWN), url };
   }
   if (typeof content !== "string") {
     throw new AttachmentError("The attachment has neither content_b64 nor url, as texts.");

@@ -1,7 +1,7 @@
 /** The pairings of this browser, and how to get the first one. */
 
 import { html, useModel, useState } from "../html.js";
-import { moment, t, when } from "../i18n.js";
+import { moment, t, unturned, when } from "../i18n.js";
 import { tell } from "./announcer.js";
 import { Avatar, Dot } from "./avatar.js";
 import { copyText } from "./clipboard.js";
@@ -18,6 +18,7 @@ const HINTS = [
   "revoked",
   "unauthorized",
   "refused",
+  "no-answer",
   "lost",
   "quota",
   "storage",
@@ -101,7 +102,7 @@ function Row({ pairing, current, onOpen, onDetails }) {
         <${Avatar} pairing=${pairing} />
         <${Dot} online=${pairing.online} />
       </span>
-      <span class="row-name"><bdi>${name}</bdi></span>
+      <span class="row-name"><bdi>${unturned(name)}</bdi></span>
       ${
         last &&
         html`<time class="row-time" datetime=${new Date(last.at).toISOString()} title=${moment(last.at)}>

@@ -30,8 +30,8 @@ function wordsOf({ role, text, state, error, pictures, links }) {
   const failure = error ? failureText(error) : "";
   // What the user wrote is known; that it was answered is heard by the answer.
   if (role === "user") return failure;
-  const names = [...pictures, ...links].map((one) => one.name).join(", ");
+  const files = [...pictures.map(({ name }) => name), ...links.map(({ name, url }) => name || url)];
   const stopped = state === "cancelled" ? t("chat.cancelled") : "";
-  const said = [text.slice(0, SPOKEN).trim(), names, failure, stopped].filter(Boolean);
+  const said = [text.slice(0, SPOKEN).trim(), files.join(", "), failure, stopped].filter(Boolean);
   return said.join(" ") || t("chat.wordless");
 }
