@@ -91,3 +91,85 @@ test("an agent's id may be any word", async () => {
   const again = recordFrom(JSON.parse(JSON.stringify(pairing.record)));
   assert.deepEqual(Object.keys(again.chats).sort(), ["__proto__", "constructor", "toString"]);
 });
+
+/** Agents x and y are listed, and drafts are kept for each of them. */
+function severalAgents(drafts) {
+  const storage = new Storage();
+  storage.digits = async (_id, agentId) => `d${agentId}`;
+  for (const [agentId, text] of Object.entries(drafts)) {
+    storage.kept.set(`draft:p:d${agentId}`, JSON.stringify(text));
+  }
+  const phone = new Phone();
+  phone.agents = async () => [agent("x"), agent("y")];
+  return { storage, pairing: new Pairing(storage, phone) };
+}
+
+test("a draft that is kept moves along to the first of the agents", async () => {
+  const { storage, pairing } = severalAgents({ "": "long draft" });
+  pairing.chats.renew();
+  await pause(150);
+  const { chosen } = pairing.chats;
+  assert.deepEqual([chosen.agentId, chosen.draft], ["x", "long draft"]);
+  await Promise.all(pairing.chats.open.map((one) => one.flush()));
+  assert.deepEqual(
+    [storage.kept.get("draft:p:dx"), storage.kept.get("draft:p:d")],
+    ['"long draft"', undefined],
+  );
+});
+
+test("a draft that moves leaves that of the first agent as it is", async () => {
+  const { pairing } = severalAgents({ x: "for x" });
+  await pairing.chats.chosen.load();
+  pairing.chats.chosen.draft = "typed";
+  pairing.chats.renew();
+  await pause(150);
+  assert.equal(pairing.chats.chosen.draft, "for x\ntyped");
+});
+
+test("who has asked something while the agents are listed stays where that is", async () => {
+  const { storage, pairing } = severalAgents({});
+  storage.delay = 30;
+  pairing.chats.renew();
+  await pause(5);
+  pairing.chats.with("").send("first");
+  await pause(200);
+  assert.equal(pairing.record.agentId, "");
+});
+
+const MEMORY = [
+  { role: "user", content: "Q", timestamp: 1 },
+  { role: "assistant", content: "A", timestamp: 2 },
+];
+
+test("what was deleted does not come back from the agent's memory", async () => {
+  const storage = new Storage();
+  const phone = new Phone();
+  phone.history = async () => {
+    throw new Error("RATE_LIMITED");
+  };
+  const pairing = new Pairing(storage, phone);
+  const { chosen } = pairing.chats;
+  await pause();
+  assert.equal(await chosen.clear(), true);
+  phone.history = async () => MEMORY;
+  pairing.chats.renew();
+  await pause(150);
+  assert.deepEqual([chosen.messages, storage.texts], [[], []]);
+});
+
+test("what is deleted while the agent's memory is asked does not come back", async () => {
+  const storage = new Storage();
+  const phone = new Phone();
+  let go = () => {};
+  phone.history = () =>
+    new Promise((resolve) => {
+      go = () => resolve(MEMORY);
+    });
+  const pairing = new Pairing(storage, phone);
+  const { chosen } = pairing.chats;
+  await pause();
+  assert.equal(await chosen.clear(), true);
+  go();
+  await pause();
+  assert.deepEqual([chosen.messages, storage.texts], [[], []]);
+});

@@ -178,3 +178,120 @@ test("what could not be kept is kept once there is room", async () => {
   assert.equal(await conversation.keepAgain(), true);
   assert.deepEqual(storage.texts, ["unkept"]);
 });
+
+test("who deletes all, or exports it, while an older page is read has that page too", async () => {
+  const storage = new Storage();
+  storage.put([message("old", "waiting"), ...page("a", 63)], page("b", 3));
+  const pairing = new Pairing(storage, new Phone());
+  const { conversation, phone } = pairing;
+  await conversation.load();
+  storage.delay = 30;
+  conversation.loadOlder();
+  await pause(5);
+  const file = conversation.export();
+  assert.equal(await conversation.clear(), true);
+  assert.match((await file).text, /a-0/);
+  await pause(100);
+  assert.deepEqual([conversation.messages, phone.questions, storage.texts], [[], [], []]);
+});
+
+test("what waits on pages that are read to be deleted is not sent", async () => {
+  const storage = new Storage();
+  storage.put(page("a", 64), page("b", 64), [message("old", "waiting"), ...page("c", 63)], []);
+  const pairing = new Pairing(storage, new Phone());
+  const { conversation, phone } = pairing;
+  await conversation.load();
+  storage.read = async (name) => {
+    await pause(name.endsWith("2") ? 0 : 50);
+    return JSON.parse(storage.kept.get(name));
+  };
+  assert.equal(await conversation.clear(), true);
+  await pause();
+  assert.deepEqual(phone.questions, []);
+});
+
+test("what waits is remembered although its pages could not be read", async () => {
+  const storage = new Storage();
+  storage.put([message("old", "waiting"), ...page("a", 63)], page("b", 3));
+  const pairing = new Pairing(storage, new Phone());
+  pairing.chats.about("").open = 1;
+  storage.names = async () => {
+    throw new Error("blocked");
+  };
+  await pairing.conversation.load();
+  assert.equal(pairing.chats.about("").open, 1);
+  // It is read as soon as that can be done.
+  delete storage.names;
+  assert.equal(await pairing.conversation.keepAgain(), true);
+  await pause();
+  assert.deepEqual(pairing.phone.questions, ["old"]);
+});
+
+/** An answer that was coming when the page was left, and its question on the page before. */
+function halved(text) {
+  const storage = new Storage();
+  const answer = { ...message("half", "streaming", "agent"), refId: "a-63", text };
+  storage.put([...page("a", 63), message("a-63", "sent")], [answer]);
+  return { storage, pairing: new Pairing(storage, new Phone()) };
+}
+
+test("an answer whose question cannot be read has failed", async () => {
+  const { storage, pairing } = halved("half");
+  const read = storage.read.bind(storage);
+  storage.read = async (name) => {
+    if (name.endsWith(":000000")) throw new Error("damaged");
+    return await read(name);
+  };
+  pairing.chats.about("").open = 1;
+  await pairing.conversation.load();
+  await pause();
+  assert.deepEqual(told(pairing.conversation), ["agent half failed"]);
+});
+
+test("an answer is stopped before its question is read", async () => {
+  const { storage, pairing } = halved("half");
+  const { conversation, phone } = pairing;
+  await conversation.load();
+  conversation.stop(conversation.messages[0]);
+  assert.deepEqual(told(conversation), ["agent half cancelled"]);
+  await conversation.flush();
+  assert.equal(JSON.parse(storage.kept.get("page:p:d:000001"))[0].state, "cancelled");
+  await conversation.loadOlder();
+  await pause();
+  assert.deepEqual(told(conversation).slice(-2), ["user a-63 done", "agent half cancelled"]);
+  assert.deepEqual([phone.questions, phone.histories], [[], 0]);
+});
+
+test("an answer is deleted before its question is read, which is not asked again", async () => {
+  for (const [text, stopped] of [["half"], ["half", true], [""]]) {
+    const { storage, pairing } = halved(text);
+    const { conversation, phone } = pairing;
+    await conversation.load();
+    if (stopped) conversation.stop(conversation.messages[0]);
+    await conversation.remove(conversation.messages[0]);
+    await conversation.loadOlder();
+    await pause();
+    assert.deepEqual(told(conversation).slice(-1), ["user a-63 done"]);
+    assert.deepEqual([phone.questions, phone.histories, conversation.unread], [[], 0, 0]);
+    assert.equal(storage.texts.includes("half"), false);
+  }
+});
+
+test("pictures go only when their messages are gone, and then all of them", async () => {
+  const storage = new Storage();
+  const picture = { id: "x", name: "x.png", type: "image/png", size: 1 };
+  storage.put([{ ...message("a"), pictures: [picture] }]);
+  const pairing = new Pairing(storage, new Phone("agent-offline"));
+  const removed = [];
+  pairing.pictures.remove = async (ids) => removed.push(...ids);
+  const { conversation } = pairing;
+  await conversation.load();
+  storage.remove = async () => {
+    throw new Error("blocked");
+  };
+  assert.equal(await conversation.clear(), false);
+  assert.deepEqual(removed, []);
+  delete storage.remove;
+  assert.equal(await conversation.clear(), true);
+  assert.deepEqual([removed, storage.texts], [["x"], []]);
+});

@@ -112,3 +112,127 @@ test("a question that comes back goes before those that were written after it", 
   await pause();
   assert.deepEqual(phone.questions, ["first", "first", "second"]);
 });
+
+test("what was stopped stays stopped although the page is left before the agent knows", async () => {
+  for (const [said, states] of [
+    ["", ["user Q cancelled"]],
+    ["part", ["user Q done", "agent part cancelled"]],
+  ]) {
+    const { pairing, conversation } = await underWay(said);
+    conversation.stop(conversation.messages[1]);
+    await conversation.flush();
+    const after = await reopened(pairing);
+    assert.deepEqual(told(after.conversation), states);
+    assert.deepEqual([after.phone.questions, after.phone.histories], [[], 0]);
+  }
+});
+
+test("nothing more is shown of an answer that was stopped until it ends", async () => {
+  const { conversation, asking } = await underWay();
+  conversation.stop(conversation.messages[1]);
+  asking.say(" and more");
+  await pause();
+  assert.deepEqual(told(conversation), ["user Q done", "agent part cancelled"]);
+  asking.end();
+  await pause();
+  assert.deepEqual(told(conversation), ["user Q done", "agent part and more cancelled"]);
+});
+
+test("what is sent at the moment that it is stopped stays stopped", async () => {
+  const pairing = new Pairing(new Storage(), new Phone());
+  const { conversation, phone } = pairing;
+  await conversation.load();
+  conversation.send("Q");
+  await pause();
+  conversation.stop(conversation.messages[0]);
+  phone.asked[0].sent();
+  await conversation.flush();
+  const after = await reopened(pairing);
+  assert.deepEqual(told(after.conversation), ["user Q cancelled"]);
+  assert.deepEqual(after.phone.questions, []);
+});
+
+const kept = (id, state, role, more) => ({ id, role, text: id, at: 1, state, ...more });
+
+test("a question that has its answer is not asked again", async () => {
+  const storage = new Storage();
+  storage.put([kept("Q", "sent", "user"), kept("A", "done", "agent", { refId: "Q" })]);
+  const pairing = new Pairing(storage, new Phone());
+  await pairing.conversation.load();
+  await pause();
+  assert.deepEqual(told(pairing.conversation), ["user Q done", "agent A done"]);
+  assert.deepEqual(pairing.phone.questions, []);
+});
+
+test("an answer that was cut off fails where the pairing is over", async () => {
+  const storage = new Storage();
+  storage.put([kept("Q", "sent", "user"), kept("half", "streaming", "agent", { refId: "Q" })]);
+  const pairing = new Pairing(storage, new Phone("revoked"));
+  pairing.outbox.end({ name: "Stopped" });
+  await pairing.conversation.load();
+  await pause();
+  assert.deepEqual(told(pairing.conversation), ["user Q done", "agent half failed"]);
+  assert.equal(pairing.conversation.unread, 1);
+});
+
+test("a picture whose upload was stopped is on its way no more", async () => {
+  for (const end of ["stop", "remove"]) {
+    const phone = new Phone();
+    let options;
+    const ask = phone.ask.bind(phone);
+    phone.ask = (text, given) => {
+      options = given;
+      return ask(text, given);
+    };
+    const pairing = new Pairing(new Storage(), phone);
+    const data = new Blob([new Uint8Array(10)], { type: "image/png" });
+    pairing.pictures.load = async () => data;
+    const { conversation } = pairing;
+    await conversation.load();
+    conversation.send("look", [{ name: "a.png", type: "image/png", data }]);
+    await pause();
+    const [question] = conversation.messages;
+    options.onProgress(options.attachments[0], 4, 10);
+    assert.equal(question.pictures[0].progress, 0.4);
+    conversation[end](question);
+    options.onProgress(options.attachments[0], 5, 10);
+    phone.asked[0].end(true);
+    await pause();
+    assert.equal(question.pictures[0].progress, undefined);
+  }
+});
+
+test("an answer that is deleted while its picture is measured is not unread", async () => {
+  const { pairing, conversation, asking } = await underWay();
+  let go = () => {};
+  conversation.album.received = async () => {
+    await new Promise((resolve) => {
+      go = resolve;
+    });
+    return conversation.album.picture({ name: "x", type: "image/png", data: new Blob([]) });
+  };
+  asking.attachments = [{ name: "x.png", type: "image/png", data: new Uint8Array(3) }];
+  asking.end();
+  await pause();
+  await conversation.clear();
+  go();
+  await pause();
+  assert.deepEqual([conversation.unread, pairing.storage.texts], [0, []]);
+});
+
+test("what was stopped can be asked again before the agent knows", async () => {
+  for (const said of ["", "part"]) {
+    const { conversation, phone, asking } = await underWay(said);
+    const [question] = conversation.messages;
+    conversation.stop(question);
+    conversation.retry(question);
+    await pause();
+    assert.deepEqual(phone.questions, ["Q", "Q"]);
+    phone.asked[1].sent();
+    asking.end(true);
+    phone.asked[1].say("whole");
+    phone.asked[1].end();
+    await pause();
+    assert.deepEqual(told(conversation), ["user Q done", "agent whole done"]);
+  }
+});

@@ -139,9 +139,180 @@ test("a draft and chosen pictures come along when a tab takes its place back", a
   await anotherTabWants(t);
   assert.equal(pairing.elsewhere, true);
   pairing.here();
-  await pause(50);
+  await pairing.conversation.load();
   assert.deepEqual(
     [pairing.conversation.draft, pairing.conversation.chosen],
     ["half", [{ name: "a.png" }]],
   );
+});
+
+/** A pairing that this tab serves, with 64 messages on each page but the last, and its storage. */
+async function served(t, ...pages) {
+  const storage = new Storage();
+  storage.put(...pages);
+  const pairing = open(t, storage, { locks: { request: locks().request } });
+  pairing.connect();
+  await pause();
+  await pairing.conversation.load();
+  return { storage, pairing };
+}
+
+const message = (id, state = "done") => ({ id, role: "user", text: id, at: 1, state });
+const page = (name, count) =>
+  Array.from({ length: count }, (_, index) => message(`${name}-${index}`));
+const failure = (code) => Object.assign(new StoreError(code), { code });
+
+test("a draft that another tab went on with is not overwritten", async (t) => {
+  const { storage, pairing } = await served(t);
+  pairing.conversation.draft = "old";
+  await pairing.flush();
+  await anotherTabWants(t);
+  storage.kept.set("draft:p:d", '"old, and more"');
+  pairing.here();
+  await pairing.conversation.load();
+  assert.equal(pairing.conversation.draft, "old, and more");
+  await pairing.flush();
+  assert.equal(storage.kept.get("draft:p:d"), '"old, and more"');
+});
+
+test("what is typed while another tab has the place comes along", async (t) => {
+  const { pairing } = await served(t);
+  await anotherTabWants(t);
+  pairing.conversation.draft = "typed";
+  pairing.here();
+  await pairing.conversation.load();
+  assert.equal(pairing.conversation.draft, "typed");
+});
+
+test("a tab that lost its place reads on", async (t) => {
+  const { pairing } = await served(t, page("a", 64), page("b", 64), page("c", 3));
+  const { conversation } = pairing;
+  await anotherTabWants(t);
+  assert.equal(pairing.conversation, conversation);
+  await conversation.loadOlder();
+  assert.equal(conversation.messages.length, 67);
+  assert.match((await pairing.export()).text, /a-0/);
+  assert.equal((await conversation.search("a-0")).length, 1);
+  assert.equal(pairing.elsewhere, true);
+});
+
+test("a tab that loses its place while it reads shows what it has read", async (t) => {
+  const storage = new Storage();
+  storage.put([...page("a", 3), message("mine", "waiting")]);
+  const pairing = open(t, storage, { locks: { request: locks().request } });
+  pairing.connect();
+  await pause();
+  storage.delay = 40;
+  const loading = pairing.conversation.load();
+  await anotherTabWants(t);
+  await loading;
+  const { conversation } = pairing;
+  assert.deepEqual([conversation.loaded, conversation.messages.length], [true, 4]);
+  assert.equal(pairing.outbox.open.size, 0);
+});
+
+test("what an older page brings after the place was taken back goes out once", async (t) => {
+  const { storage, pairing } = await served(
+    t,
+    [message("old", "waiting"), ...page("a", 63)],
+    page("b", 3),
+  );
+  const { conversation } = pairing;
+  const write = storage.write.bind(storage);
+  storage.write = async (name, value) => {
+    await pause(100);
+    await write(name, value);
+  };
+  storage.delay = 40;
+  pairing.chats.noted(conversation);
+  await pause(5);
+  conversation.loadOlder();
+  await anotherTabWants(t);
+  pairing.here();
+  await pause(400);
+  await pairing.conversation.load();
+  await pairing.conversation.loadOlder();
+  assert.deepEqual([...pairing.outbox.open], [[pairing.conversation, 1]]);
+});
+
+test("what could not be kept is tried again whatever else went wrong", async (t) => {
+  const { storage, pairing } = await served(t, page("a", 64), page("b", 3));
+  const { conversation } = pairing;
+  let broken = true;
+  storage.onWrite = (name) => {
+    if (broken && !name.startsWith("pairing:")) throw failure("blocked");
+  };
+  const read = storage.read.bind(storage);
+  storage.read = async (name) => {
+    if (name.startsWith("page:")) throw failure("damaged");
+    return await read(name);
+  };
+  conversation.send("unkept");
+  conversation.draft = "unkept, too";
+  await pairing.flush();
+  await conversation.loadOlder();
+  broken = false;
+  pairing.chats.noted(conversation);
+  await pause(50);
+  assert.equal(storage.texts.includes("unkept"), true);
+  assert.equal(storage.kept.get("draft:p:d"), '"unkept, too"');
+});
+
+test("a draft that there is no room for is told until it is kept", async (t) => {
+  const { storage, pairing } = await served(t);
+  const { conversation } = pairing;
+  let full = true;
+  storage.onWrite = (name) => {
+    if (full && name.startsWith("draft:")) throw failure("full");
+  };
+  conversation.draft = "long";
+  await pairing.flush();
+  assert.equal(await conversation.keepAgain(), false);
+  full = false;
+  assert.equal(await conversation.keepAgain(), true);
+  assert.equal(storage.kept.get("draft:p:d"), '"long"');
+});
+
+test("nothing is called deleted by a tab that has lost its place", async (t) => {
+  const { storage, pairing } = await served(t, page("a", 64), page("b", 3));
+  storage.delay = 60;
+  const gone = pairing.clear();
+  await anotherTabWants(t);
+  assert.equal(await gone, false);
+  await pause(100);
+  assert.deepEqual([storage.texts.length, pairing.elsewhere], [67, true]);
+});
+
+test("nothing is called deleted that was left when the place was lost", async (t) => {
+  const { storage, pairing } = await served(t, page("a", 3));
+  storage.delay = 60;
+  const gone = pairing.conversation.clear();
+  await pause();
+  pairing.close();
+  assert.equal(await gone, false);
+  assert.equal(storage.texts.length, 3);
+});
+
+test("a picture that is kept again while its message is deleted goes, too", async (t) => {
+  const { storage, pairing } = await served(t);
+  const { conversation } = pairing;
+  let full = true;
+  storage.onWrite = (name) => {
+    if (full && name.startsWith("picture:")) throw failure("full");
+  };
+  const data = new Blob([new Uint8Array(10)], { type: "image/png" });
+  const question = conversation.send("look", [{ name: "a.png", type: "image/png", data }]);
+  await pairing.flush();
+  full = false;
+  const write = storage.writeBytes.bind(storage);
+  storage.writeBytes = async (name, bytes) => {
+    await pause(60);
+    await write(name, bytes);
+  };
+  pairing.chats.noted(conversation);
+  await pause();
+  await conversation.remove(question);
+  await pause(200);
+  const pictures = () => [...storage.kept.keys()].filter((name) => name.startsWith("picture:"));
+  assert.deepEqual(pictures(), []);
 });

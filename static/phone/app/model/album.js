@@ -35,6 +35,8 @@ export class Album {
   #pairing;
   /** @type {Set<Picture>} those that could not be kept */
   #unkept = new Set();
+  /** @type {WeakSet<Picture>} those that were deleted, maybe while they were being kept */
+  #forgotten = new WeakSet();
 
   /** @param {import("./pairing.js").Pairing} pairing */
   constructor(pairing) {
@@ -146,6 +148,7 @@ export class Album {
     for (const picture of pictures) {
       picture.release();
       this.#unkept.delete(picture);
+      this.#forgotten.add(picture);
     }
     if (!pictures.length) return;
     await this.#pairing.pictures.remove(pictures.map(({ id }) => id)).catch(this.#pairing.trouble);
@@ -156,8 +159,9 @@ export class Album {
     try {
       await picture.keep();
       this.#unkept.delete(picture);
+      if (this.#forgotten.has(picture)) await this.#pairing.pictures.remove([picture.id]);
     } catch (error) {
-      this.#unkept.add(picture);
+      if (!this.#forgotten.has(picture)) this.#unkept.add(picture);
       this.#pairing.trouble(error);
     }
   }

@@ -33,7 +33,7 @@ export class Chats {
   constructor(pairing, before) {
     this.#pairing = pairing;
     for (const conversation of before?.open ?? []) {
-      copyDraft(conversation, this.with(conversation.agentId));
+      this.with(conversation.agentId).inherit(conversation);
     }
   }
 
@@ -126,7 +126,9 @@ export class Chats {
     let changed = false;
     for (const conversation of this.open.filter(({ loaded }) => loaded)) {
       const chat = this.about(conversation.agentId);
-      const count = open.get(conversation) ?? 0;
+      let count = open.get(conversation) ?? 0;
+      // More may wait where it was not possible to read.
+      if (!conversation.whole) count = Math.max(count, chat.open);
       changed ||= chat.open !== count;
       chat.open = count;
     }
@@ -167,7 +169,10 @@ export class Chats {
    */
   async clear() {
     let gone = true;
-    for (const conversation of this.all) gone = (await conversation.clear()) && gone;
+    for (const conversation of this.all) {
+      // Not taken back from another tab that has just asked for it.
+      gone = !this.#pairing.elsewhere && (await conversation.clear()) && gone;
+    }
     return gone;
   }
 
@@ -209,14 +214,28 @@ export class Chats {
     const { agentId, chats } = record;
     const known = agentId === "" ? agents.length < 2 : agents.some(({ id }) => id === agentId);
     const next = agents.length > 1 ? agents[0].id : "";
-    if (!known && !chats[agentId]?.last && next !== agentId) {
-      record.agentId = next;
-      const left = this.with(agentId);
-      copyDraft(left, this.with(record.agentId));
-      left.draft = "";
-      left.chosen = [];
-    }
+    if (!known && !chats[agentId]?.last && next !== agentId) await this.#move(agentId, next);
     this.#pairing.save();
+  }
+
+  /**
+   * Chooses another agent, which what was typed goes along to.
+   * @param {string} from
+   * @param {string} to
+   */
+  async #move(from, to) {
+    const [left, next] = [this.with(from), this.with(to)];
+    await Promise.all([left.load(), next.load()]);
+    // Meanwhile the user may have chosen, or asked, or another tab taken the place.
+    const { record } = this.#pairing;
+    if (this.#pairing.chats !== this || record.agentId !== from || record.chats[from]?.last) return;
+    record.agentId = to;
+    if (left.draft) {
+      next.draft = [next.draft, left.draft].filter(Boolean).join("\n");
+      left.draft = "";
+    }
+    next.chosen = [...next.chosen, ...left.chosen];
+    left.chosen = [];
   }
 
   /** @param {Conversation} conversation */
@@ -265,13 +284,4 @@ export class Chats {
   get #remembered() {
     return Object.values(this.#record.chats);
   }
-}
-
-/**
- * @param {Conversation} from
- * @param {Conversation} to
- */
-function copyDraft(from, to) {
-  if (from.draft) to.draft = from.draft;
-  to.chosen = [...to.chosen, ...from.chosen];
 }

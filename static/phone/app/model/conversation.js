@@ -7,7 +7,9 @@ import { merged } from "./history.js";
 import { markdownOf } from "./markdown_file.js";
 import { Message } from "./message.js";
 import { paced } from "./pace.js";
-import { resume } from "./resume.js";
+import { Reading } from "./reading.js";
+import { Unsettled } from "./resume.js";
+import { found } from "./search.js";
 
 // Messages of the agent's memory that are asked for when a conversation is new here.
 const HISTORY = 100;
@@ -34,19 +36,18 @@ export class Conversation extends EventTarget {
   #pairing;
   #pages;
   #draft;
+  #reading;
+  #unsettled;
   #closed = false;
+  /** How often all was deleted. */
+  #cleared = 0;
+  #clearing = false;
+  /** @type {Message[]} those whose pictures go once it is certain that they are gone */
+  #gone = [];
   /** Until all messages that are new are kept. */
   #appending = Promise.resolve();
   /** @type {Promise<void> | null} */
   #loading = null;
-  /** @type {Promise<void> | null} */
-  #reading = null;
-  /** @type {Promise<void> | null} */
-  #older = null;
-  /** How many questions were read that were under way when the page was left. */
-  #found = 0;
-  /** @type {Message[]} answers that were, and whose questions are not read yet */
-  #early = [];
   #changed = paced((/** @type {Message} */ message) => this.#tell("change", { message }));
 
   /**
@@ -59,12 +60,26 @@ export class Conversation extends EventTarget {
     this.#pairing = pairing;
     this.#pages = new Pages(pairing.storage, pairing.trouble);
     this.#draft = new Draft(pairing.storage, pairing.trouble);
+    const steps = { open: () => this.#open(), page: () => this.#readPage() };
+    this.#reading = new Reading(this.#pages, steps, pairing.trouble);
+    this.#unsettled = new Unsettled(this, pairing);
     this.album = new Album(pairing);
   }
 
   /** Whether there are messages before those in `messages`. */
   get hasOlder() {
     return this.#pages.hasOlder;
+  }
+
+  /** Whether all that was to be read could be. */
+  get whole() {
+    return this.#pages.whole;
+  }
+
+  /** Whether this tab serves the pairing, and this is where its conversation goes on. */
+  get #lives() {
+    const { chats, elsewhere } = this.#pairing;
+    return !this.#closed && !elsewhere && chats.open.includes(this);
   }
 
   /** Answers that ended and were not seen. */
@@ -95,10 +110,7 @@ export class Conversation extends EventTarget {
    * @returns {Promise<void>} never rejects
    */
   loadOlder() {
-    this.#older ??= this.#loadOlder().finally(() => {
-      this.#older = null;
-    });
-    return this.#older;
+    return this.#reading.older();
   }
 
   /**
@@ -122,7 +134,7 @@ export class Conversation extends EventTarget {
     this.draft = "";
     this.chosen = [];
     this.#pairing.outbox.add(this, message, this.#append(message));
-    this.#measure(message);
+    if (pictures.length) this.album.measure(message).then(() => this.update(message));
     return message;
   }
 
@@ -133,16 +145,18 @@ export class Conversation extends EventTarget {
    */
   retry(message) {
     if (this.#pairing.live(this) !== this) return;
-    const question =
-      message.role === "user" ? message : this.messages.find((other) => other.id === message.refId);
-    if (!question || this.#pairing.outbox.has(question)) return;
+    const question = message.role === "user" ? message : this.#find(message.refId);
+    const { outbox } = this.#pairing;
+    if (!question || (outbox.has(question) && !question.settled)) return;
+    // It was stopped, and the agent may not know that yet.
+    outbox.drop(question);
     for (const answer of this.messages.filter((other) => other.refId === question.id)) {
       this.remove(answer);
     }
     question.wireId = crypto.randomUUID();
     question.error = null;
     question.state = "waiting";
-    this.#pairing.outbox.add(this, question, this.update(question));
+    outbox.add(this, question, this.update(question));
   }
 
   /**
@@ -150,7 +164,8 @@ export class Conversation extends EventTarget {
    * @param {Message} message the question or its answer
    */
   stop(message) {
-    this.#pairing.outbox.stop(message);
+    if (this.#lives && this.#unsettled.giveUp(message)) this.update(message);
+    else this.#pairing.outbox.stop(message);
   }
 
   /**
@@ -159,7 +174,12 @@ export class Conversation extends EventTarget {
    * @returns {Promise<void>} never rejects
    */
   async remove(message) {
-    if (this.#pairing.live(this) !== this || !this.messages.includes(message)) return;
+    if (this.#pairing.live(this) !== this) return;
+    this.#unsettled.giveUp(message);
+    // Once an answer is gone, nothing tells that its question is not to be asked again.
+    const { refId } = message;
+    if (refId && this.#reading.goesOn && !this.#find(refId)) await this.#readAll();
+    if (!this.messages.includes(message)) return;
     this.#pairing.outbox.drop(message);
     this.messages = this.messages.filter((other) => other !== message);
     this.#tell("remove", { message });
@@ -174,15 +194,23 @@ export class Conversation extends EventTarget {
    */
   async clear() {
     if (this.#pairing.live(this) !== this) return false;
+    this.#clearing = true;
     await this.#readAll();
-    const messages = this.messages;
-    for (const message of messages) this.#pairing.outbox.drop(message);
+    this.#clearing = false;
+    if (!this.#lives) return false;
+    this.#cleared += 1;
+    this.#pairing.chats.about(this.agentId).fetched = true;
+    this.#gone.push(...this.messages);
+    for (const message of this.messages) {
+      this.#unsettled.giveUp(message);
+      this.#pairing.outbox.drop(message);
+    }
     this.messages = [];
     this.#tell("change");
     this.markRead();
     this.#pairing.chats.noted(this);
     const gone = await this.#pages.clear();
-    await this.album.forget(messages);
+    if (gone) await this.album.forget(this.#gone.splice(0));
     return gone;
   }
 
@@ -193,15 +221,9 @@ export class Conversation extends EventTarget {
    *   message's text the first of them begins
    */
   async search(text) {
-    const wanted = text.normalize("NFC").toLocaleLowerCase();
-    if (!wanted) return [];
+    if (!text) return [];
     await this.#readAll();
-    return this.messages
-      .map((message) => ({
-        message,
-        index: message.text.normalize("NFC").toLocaleLowerCase().indexOf(wanted),
-      }))
-      .filter(({ index }) => index >= 0);
+    return found(this.messages, text);
   }
 
   /**
@@ -268,7 +290,7 @@ export class Conversation extends EventTarget {
     this.#pairing.chats.about(this.agentId).unread += 1;
     this.#tell("change", { message: answer });
     this.#pairing.chats.noted(this);
-    await this.#keepPictures(answer);
+    await this.album.keep(answer);
     await this.#pages.keep(answer);
   }
 
@@ -277,6 +299,7 @@ export class Conversation extends EventTarget {
    * @param {(limit: number) => Promise<{role: string, content: string, timestamp: unknown}[]>} ask
    */
   async fetch(ask) {
+    const cleared = this.#cleared;
     await this.load();
     // What it remembers belongs in front of all that is here.
     if (this.hasOlder || !this.#pages.whole) return;
@@ -284,7 +307,7 @@ export class Conversation extends EventTarget {
     this.#tell("change");
     try {
       const entries = await ask(HISTORY);
-      if (this.#closed) return;
+      if (!this.#lives || cleared !== this.#cleared) return;
       const older = merged(entries, this.messages);
       if (!older.length) return;
       this.messages = [...older, ...this.messages];
@@ -308,8 +331,22 @@ export class Conversation extends EventTarget {
    * @returns {Promise<boolean>} whether all of it is kept now
    */
   async keepAgain() {
-    const [pictures, pages] = await Promise.all([this.album.keepAgain(), this.#pages.keepAgain()]);
-    return pictures && pages;
+    if (this.loaded && !this.#pages.opened) await this.#read();
+    const kept = await Promise.all([
+      this.album.keepAgain(),
+      this.#pages.keepAgain(),
+      this.#draft.flush(),
+    ]);
+    return kept.every(Boolean) && (this.#pages.opened || !this.loaded);
+  }
+
+  /**
+   * Goes on with what was typed and not kept, and with the pictures that were chosen.
+   * @param {Conversation} before
+   */
+  inherit(before) {
+    if (before.draft && before.#draft.unkept) this.draft = before.draft;
+    this.chosen = before.chosen;
   }
 
   /** Writes nothing any more, and gives back what its pictures take. */
@@ -325,38 +362,27 @@ export class Conversation extends EventTarget {
   async #load() {
     await this.#pairing.starting;
     await this.#read();
-    if (this.#closed) return;
     this.loaded = true;
     this.#tell("change");
+    if (!this.#lives) return;
     this.#pairing.chats.waiting();
     this.#pairing.outbox.run();
   }
 
-  /**
-   * Reads the newest messages, and those before them in which something waits.
-   * @returns {Promise<void>}
-   */
+  /** Reads the newest messages, and those before them in which something waits. */
   #read() {
-    this.#reading ??= this.#readNow().finally(() => {
-      this.#reading = null;
-    });
-    return this.#reading;
-  }
-
-  async #readNow() {
-    try {
-      await this.#open();
-    } catch (error) {
-      this.#pairing.trouble(error);
-    }
     const { open } = this.#pairing.chats.about(this.agentId);
-    do await this.loadOlder();
-    while (this.#found < open && this.hasOlder && !this.#closed);
+    return this.#reading.newest(() => this.#lives && this.#unsettled.questions < open);
   }
 
   async #readAll() {
     await this.load();
-    while (this.hasOlder && !this.#closed) await this.loadOlder();
+    await this.#reading.rest();
+  }
+
+  /** @param {string | undefined} wanted an id */
+  #find(wanted) {
+    return this.messages.find(({ id }) => id === wanted);
   }
 
   async #open() {
@@ -366,22 +392,19 @@ export class Conversation extends EventTarget {
     await this.#draft.open(`draft:${id}:${digits}`);
   }
 
-  async #loadOlder() {
+  async #readPage() {
+    /** @type {Message[]} */
+    let older = [];
     try {
-      const older = await this.#pages.older((record) =>
-        Message.from(record, this.#pairing.pictures),
-      );
-      if (this.#closed) return;
-      this.messages = [...older, ...this.messages];
-      if (older.length) this.#tell("older", { messages: older });
-      const left = older.filter(({ settled }) => !settled);
-      this.#found += left.filter(({ role }) => role === "user").length;
-      if (!this.#pairing.elsewhere) {
-        this.#early = resume(this, [...left, ...this.#early], this.#pairing);
-      }
+      older = await this.#pages.older((record) => Message.from(record, this.#pairing.pictures));
     } catch (error) {
       this.#pairing.trouble(error);
     }
+    this.messages = [...older, ...this.messages];
+    if (older.length) this.#tell("older", { messages: older });
+    if (!this.#lives || this.#clearing) return;
+    this.#unsettled.resume(older);
+    if (this.loaded) this.#pairing.chats.waiting();
   }
 
   /**
@@ -389,7 +412,7 @@ export class Conversation extends EventTarget {
    * @returns {Promise<void>} when it is kept
    */
   #append(message) {
-    const question = this.messages.find(({ id }) => id === message.refId);
+    const question = this.#find(message.refId);
     const at = question ? this.messages.indexOf(question) + 1 : this.messages.length;
     this.messages = this.messages.toSpliced(at, 0, message);
     this.#tell("append", { message });
@@ -404,24 +427,11 @@ export class Conversation extends EventTarget {
     await this.load();
     // What could not be read then may be read now.
     if (!this.#pages.opened) await this.#read();
-    await this.#keepPictures(message);
+    await this.album.keep(message);
     // It may have been deleted meanwhile.
     if (!this.messages.includes(message)) return;
-    const question = this.messages.find(({ id }) => id === message.refId);
+    const question = this.#find(message.refId);
     await this.#pages.append(message, question);
-  }
-
-  /** @param {Message} message */
-  async #keepPictures(message) {
-    await this.album.keep(message);
-    if (!this.messages.includes(message)) await this.album.forget([message]);
-  }
-
-  /** @param {Message} message */
-  async #measure(message) {
-    if (!message.pictures.length) return;
-    await this.album.measure(message);
-    await this.update(message);
   }
 
   /**

@@ -8,7 +8,8 @@ export class Draft {
   #onTrouble;
   #name = "";
   #text = "";
-  #typed = false;
+  /** Whether what was typed is still to be kept. */
+  unkept = false;
   #closed = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -30,7 +31,7 @@ export class Draft {
 
   set text(text) {
     this.#text = text;
-    this.#typed = true;
+    this.unkept = true;
     clearTimeout(this.#timer);
     if (!this.#closed) this.#timer = setTimeout(() => this.#keep(), PAUSE);
   }
@@ -43,16 +44,17 @@ export class Draft {
   async open(name) {
     const kept = await this.#storage.read(name);
     this.#name = name;
-    if (this.#typed) this.#keep();
+    if (this.unkept) this.#keep();
     else this.#text = kept ?? "";
   }
 
   /**
    * Writes it, where that is still to be done.
-   * @returns {Promise<void>} never rejects
+   * @returns {Promise<boolean>} whether it is kept; never rejects
    */
-  flush() {
-    return this.#timer === undefined ? this.#writing : this.#keep();
+  async flush() {
+    await (this.unkept ? this.#keep() : this.#writing);
+    return !this.unkept;
   }
 
   /** Writes nothing any more. */
@@ -72,7 +74,9 @@ export class Draft {
 
   async #write() {
     if (this.#closed || !this.#name) return;
-    if (this.#text) await this.#storage.write(this.#name, this.#text);
+    const text = this.#text;
+    if (text) await this.#storage.write(this.#name, text);
     else await this.#storage.remove(this.#name);
+    if (text === this.#text) this.unkept = false;
   }
 }

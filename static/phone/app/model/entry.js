@@ -20,6 +20,33 @@
  */
 
 /**
+ * Nothing of a message is on its way any more.
+ * @param {Message} message
+ * @param {import("./message.js").State} state
+ */
+export function halt(message, state) {
+  message.state = state;
+  message.tool = null;
+  message.pictures = message.pictures.filter(({ coming }) => !coming);
+  for (const picture of message.pictures) picture.progress = undefined;
+}
+
+/**
+ * Puts an entry before those that stand behind it in its conversation. Clocks are set; places stay.
+ * @param {Entry} entry
+ * @param {Entry[]} waiting
+ */
+export function queue(entry, waiting) {
+  const { messages } = entry.conversation;
+  const place = messages.indexOf(entry.question);
+  const next = waiting.findIndex(
+    ({ conversation, question }) =>
+      conversation === entry.conversation && messages.indexOf(question) > place,
+  );
+  waiting.splice(next < 0 ? waiting.length : next, 0, entry);
+}
+
+/**
  * Shows what comes of an answer as it comes.
  * @param {Entry} entry
  * @param {Answer} asking
@@ -28,7 +55,7 @@ export function listen(entry, asking) {
   const { conversation } = entry;
   const on = (/** @type {string} */ type, /** @type {(detail: any) => void} */ work) => {
     asking.addEventListener(type, (event) => {
-      if (!entry.answer || entry.dropped) return;
+      if (!entry.answer || entry.stopped || entry.dropped) return;
       entry.heard = true;
       work(/** @type {CustomEvent} */ (event).detail);
     });

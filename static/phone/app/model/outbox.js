@@ -6,7 +6,7 @@
  * known to have arrived goes back to its place.
  */
 
-import { listen } from "./entry.js";
+import { halt, listen, queue } from "./entry.js";
 import { failureOf, fateOf } from "./fate.js";
 import { Recall } from "./recall.js";
 
@@ -72,7 +72,7 @@ export class Outbox {
    * @param {Promise<void>} kept when it is kept
    */
   add(conversation, question, kept) {
-    this.#wait({ conversation, question, kept, tries: 0 });
+    queue({ conversation, question, kept, tries: 0 }, this.#waiting);
     this.#onChange();
     this.run();
   }
@@ -114,16 +114,18 @@ export class Outbox {
    */
   end(failure) {
     this.#over = failure;
-    for (const entry of this.#asking) {
-      if (entry.recall) this.#fail(entry, failure, entry.answer?.text ?? "");
-    }
     this.run();
   }
 
   /** Sends what waits, if the agent is there. Safe to call at any time. */
   async run() {
     const over = this.#over;
-    if (over) for (const entry of [...this.#waiting]) this.#fail(entry, over, "");
+    if (over) {
+      const recalled = [...this.#asking].filter(({ recall }) => recall);
+      for (const entry of [...recalled, ...this.#waiting]) {
+        this.#fail(entry, over, entry.answer?.text ?? "");
+      }
+    }
     if (this.#running) return;
     this.#running = true;
     try {
@@ -149,8 +151,19 @@ export class Outbox {
       return;
     }
     entry.stopped = true;
-    if (entry.asking) entry.asking.cancel();
-    else this.#stopped(entry);
+    const { asking, answer, conversation, question } = entry;
+    if (!asking) {
+      this.#stopped(entry);
+      return;
+    }
+    asking.cancel();
+    // Kept before the agent knows it: the page may be left, and this be asked again.
+    const said = answer?.text;
+    halt(question, said ? "done" : "cancelled");
+    conversation.update(question);
+    if (!answer || !said) return;
+    halt(answer, "cancelled");
+    conversation.update(answer);
   }
 
   /**
@@ -163,15 +176,14 @@ export class Outbox {
     const { conversation, question, answer, asking } = entry;
     this.#forget(entry);
     asking?.cancel();
+    halt(message, "cancelled");
     const other = message === question ? answer : question;
     if (!other) return;
     if (other === answer && !other.text) {
       conversation.remove(other);
       return;
     }
-    other.state = "cancelled";
-    other.tool = null;
-    other.pictures = other.pictures.filter(({ coming }) => !coming);
+    halt(other, "cancelled");
     conversation.update(other);
   }
 
@@ -238,6 +250,7 @@ export class Outbox {
       attachments,
       onProgress: (attachment, sent, total) => {
         const picture = question.pictures[attachments.indexOf(attachment)];
+        if (entry.stopped || entry.dropped) return;
         picture.progress = sent < total ? sent / total : undefined;
         conversation.grow(question);
       },
@@ -247,7 +260,7 @@ export class Outbox {
       asking.addEventListener("sent", () => {
         resolve(undefined);
         if (entry.dropped) return;
-        question.state = "sent";
+        if (!entry.stopped) question.state = "sent";
         entry.answer = conversation.begin(question);
         conversation.update(question);
       });
@@ -271,7 +284,8 @@ export class Outbox {
       await this.#stopped(entry);
       return;
     }
-    await this.#end(entry, text, cancelled ? "cancelled" : "done", attachments);
+    const state = cancelled || entry.stopped ? "cancelled" : "done";
+    await this.#end(entry, text, state, attachments);
   }
 
   /**
@@ -283,14 +297,17 @@ export class Outbox {
    */
   async #end(entry, text, state, attachments, failure = null) {
     const { conversation, question } = entry;
-    const answer = entry.answer ?? conversation.begin(question);
+    entry.answer ??= conversation.begin(question);
+    const { answer } = entry;
     const files = attachments.filter((one) => one.data);
     answer.links = attachments.filter((one) => one.url).map(({ url, name }) => ({ url, name }));
     answer.text = text;
-    answer.pictures = await Promise.all(files.map((file) => conversation.album.received(file)));
-    answer.tool = null;
+    const pictures = await Promise.all(files.map((file) => conversation.album.received(file)));
+    // It may have been deleted meanwhile.
+    if (entry.dropped) return;
+    answer.pictures = pictures;
     answer.error = failure;
-    answer.state = state;
+    halt(answer, state);
     question.state = "done";
     this.#forget(entry);
     conversation.update(question);
@@ -310,7 +327,7 @@ export class Outbox {
     }
     this.#forget(entry);
     if (answer) conversation.remove(answer);
-    question.state = "cancelled";
+    halt(question, "cancelled");
     await conversation.update(question);
     this.run();
   }
@@ -375,9 +392,8 @@ export class Outbox {
     const { conversation, question, answer } = entry;
     this.#forget(entry);
     if (answer) await conversation.remove(answer);
-    question.state = "failed";
+    halt(question, "failed");
     question.error = failure;
-    for (const picture of question.pictures) picture.progress = undefined;
     await conversation.update(question);
     this.run();
   }
@@ -392,10 +408,9 @@ export class Outbox {
     entry.asking = undefined;
     entry.answer = undefined;
     if (answer) conversation.remove(answer);
-    question.state = "waiting";
-    for (const picture of question.pictures) picture.progress = undefined;
+    halt(question, "waiting");
     entry.kept = conversation.update(question);
-    this.#wait(entry);
+    queue(entry, this.#waiting);
     this.run();
   }
 
@@ -413,20 +428,6 @@ export class Outbox {
     this.#asking.delete(entry);
     this.#waiting = this.#waiting.filter((other) => other !== entry);
     this.#onChange();
-  }
-
-  /**
-   * Before those that stand behind it in its conversation. Clocks are set; places stay.
-   * @param {Entry} entry
-   */
-  #wait(entry) {
-    const { messages } = entry.conversation;
-    const place = messages.indexOf(entry.question);
-    const next = this.#waiting.findIndex(
-      ({ conversation, question }) =>
-        conversation === entry.conversation && messages.indexOf(question) > place,
-    );
-    this.#waiting.splice(next < 0 ? this.#waiting.length : next, 0, entry);
   }
 
   /** @param {number} until Unix milliseconds */

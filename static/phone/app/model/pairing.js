@@ -417,16 +417,16 @@ export class Pairing extends EventTarget {
     try {
       await this.storage.write(`pairing:${this.id}`, this.record);
       this.#means.onKept();
-      if (this.#trouble === "full") await this.#keepAgain();
+      if (this.#trouble !== null) await this.#keepAgain();
     } catch (error) {
       this.trouble(error);
     }
   }
 
-  /** There is room again: what could not be kept is. */
+  /** Something can be kept again: so is what could not be. */
   async #keepAgain() {
     const kept = await Promise.all(this.chats.open.map((one) => one.keepAgain()));
-    if (!kept.every(Boolean)) return;
+    if (this.#trouble === "damaged" || !kept.every(Boolean)) return;
     this.#trouble = null;
     this.#update();
   }

@@ -51,6 +51,8 @@ export function trouble(code) {
  */
 function asTrouble(error) {
   if (error instanceof StoreError) return error;
+  // So promisifyRequest reports a put that failed: its transaction has no error yet.
+  if (error === null) return trouble("full");
   const name = error instanceof Error || error instanceof DOMException ? error.name : "";
   return trouble(name === "QuotaExceededError" ? "full" : "blocked");
 }

@@ -203,7 +203,7 @@ export class Pages {
     }
     await this.#writeAll();
     this.#damaged = false;
-    return this.#unkept.size === 0;
+    return !this.#closed && this.#unkept.size === 0;
   }
 
   /**
