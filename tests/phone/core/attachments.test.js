@@ -64,8 +64,10 @@ test("an attachment inside a message is read as what it is, and no url but http 
   for (const content_b64 of ["====", "a b", "YQ", 5, null]) {
     assert.throws(() => inline({ content_b64 }), { name: "AttachmentError" });
   }
-  const remote = fromInline({ mime_type: "image/png", url: "https://example.com/a.png" });
-  assert.deepEqual(remote, { name: "file", type: "image/png", url: "https://example.com/a.png" });
+  const remote = { mime_type: "image/png", url: "https://example.com/a.png" };
+  const read = { name: "", type: "image/png", url: "https://example.com/a.png" };
+  assert.deepEqual(fromInline(remote), read);
+  assert.deepEqual(fromInline({ ...remote, name: "../reef.png" }), { ...read, name: "reef.png" });
   for (const url of [
     "javascript:alert(1)",
     "data:text/html,x",
