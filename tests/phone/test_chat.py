@@ -185,7 +185,7 @@ async def test_a_failure_that_the_page_has_words_for_is_told_in_its_language(
         told = [{"name": "AgentError", "code": code, "text": "English."} for code in codes]
         assert await page.evaluate(words, [*told, {"name": "PeerOffline"}, {"name": "Error"}]) == [
             "에이전트가 이미 받은 메시지예요. 다시 물어봐 주세요.",
-            "에이전트가 지원하지 않는 기능이에요.",
+            "에이전트가 지원하지 않는 기능이에요. 다른 것을 물어봐 주세요.",
             "English.",
             "English.",
             "에이전트가 오프라인이에요. 돌아오면 다시 물어봐 주세요.",

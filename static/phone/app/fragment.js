@@ -1,6 +1,6 @@
-// A classic script, run before anything else of the page is fetched. A pairing link carries
-// its secrets in the fragment: they are taken out of the address bar and of the history, and
-// handed over once to whoever asks first.
+// A classic script, run before anything else of the page. A pairing link carries its secrets
+// in the fragment: they are taken out of the address bar and of the history, and handed over
+// once to whoever asks first.
 (() => {
   let taken = "";
 

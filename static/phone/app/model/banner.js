@@ -1,7 +1,7 @@
 /** The one thing to say about a pairing's connection. */
 
 /** @typedef {"connecting" | "offline" | "reconnecting" | "replaced" | "elsewhere-tab" | "revoked"
- *   | "refused" | "lost" | "quota" | "rate-limit" | "agent-offline" | "storage"
+ *   | "refused" | "no-answer" | "lost" | "quota" | "rate-limit" | "agent-offline" | "storage"
  *   | "unauthorized"} Kind */
 
 /**
@@ -34,6 +34,8 @@ export function bannerOf({ state, elsewhere, wasReady, network, pause, trouble }
     case "lost":
       return { kind: state.kind, action: "pair-again" };
     case "refused":
+      // It may be busy, and is asked again each minute.
+      if (state.failure === "NO_ANSWER") return { kind: "no-answer", action: "now" };
       return { kind: "refused", action: "pair-again", code: state.failure };
     case "storage":
       return { kind: "storage", code: trouble ?? "blocked", action: "now" };

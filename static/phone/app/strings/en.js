@@ -14,6 +14,7 @@ export const en = {
   "app.name": "CoralMux",
   "app.back": "Back",
   "app.close": "Close",
+  "app.again": "Try again",
   "app.cancel": "Cancel",
   "app.ok": "OK",
   "app.copy": "Copy",
@@ -55,6 +56,7 @@ export const en = {
   "list.hint.revoked": "The pairing was revoked",
   "list.hint.unauthorized": "The relay does not know this pairing",
   "list.hint.refused": "The agent refused the pairing",
+  "list.hint.no-answer": "The agent does not answer",
   "list.hint.lost": "The key of the pairing is gone",
   "list.hint.quota": "Bandwidth used up",
   "list.hint.storage": "This browser cannot keep messages",
@@ -124,7 +126,7 @@ export const en = {
     "The link belongs to {name}, which is paired with this browser. Nothing was changed.",
   "confirm.endedTitle": "The pairing with {name} has ended",
   "confirm.endedText":
-    "This link belongs to {name}, whose pairing is kept in this browser and no longer works. Forget it first; then you are asked about the link.",
+    "This link belongs to {name}, whose pairing is kept in this browser and no longer works. Forget it first (its messages go with it; its details can export them); then you are asked about the link.",
   "confirm.forget": "Forget {name}",
   "confirm.open": "Open chat",
   "confirm.elsewhereTitle": "The link belongs to another relay",
@@ -152,8 +154,11 @@ export const en = {
   "confirm.noVersion1":
     "The agent asks for a link with a secret. Make a new link on the agent's side.",
   "confirm.noAnswer":
-    "The agent is there but does not answer this link. See what it says on its computer.",
-  "confirm.replaced": "Another device has just connected with this link.",
+    "The agent is there but does not answer this link. It is tried again by itself; see what the agent says on its computer.",
+  "confirm.held": "Not connected here",
+  "confirm.replaced":
+    "Another device has connected with this link. Use it here, and it stops there.",
+  "confirm.otherTab": "This pairing is open in another tab. Use it here, and it rests there.",
   "confirm.storage":
     "This browser could not keep the pairing. Free some space, or leave private browsing, and try again.",
   "confirm.quota":
@@ -169,7 +174,8 @@ export const en = {
   "details.verifiedText": "The agent has proved that it holds the secret of your link.",
   "details.notVerifiedText":
     "Paired by token alone. Questions and answers are encrypted, the names of agents and tools are not, and whoever runs the relay could read along.",
-  "details.notYetText": "The agent has not answered yet.",
+  "details.notYetText":
+    "Nothing is proved before the agent has answered. Start it, or wait for it.",
   "details.protocol": "Encryption",
   "details.protocolVersion": "Version {version}, end to end",
   "details.added": "Paired on",
@@ -220,7 +226,6 @@ export const en = {
     "This browser is too old: it lacks the encryption that the phone needs (X25519). Update it, or use a current Chrome, Edge, Firefox or Safari.",
   "insecure.storage":
     "This browser keeps nothing for this page, so keys and messages would be lost. Allow it to store data, or leave private browsing, and open the page again.",
-  "insecure.again": "Try again",
 
   // chat
   "chat.message": "Message",
@@ -291,7 +296,7 @@ export const en = {
   "chat.searchPrevious": "Earlier match",
   "chat.picture": "Picture {name}",
   "chat.openPicture": "Open picture {name}",
-  "chat.pictureMissing": "This picture cannot be shown.",
+  "chat.pictureMissing": "This picture cannot be shown. Ask for it again.",
   "chat.receiving": "Receiving {name}",
   "chat.uploading": "Sending {name}",
   "chat.viewer": "Picture {index} of {count}",
@@ -314,14 +319,14 @@ export const en = {
   "chat.failed.StoreError": "This browser could not keep the message. Make room and ask again.",
   "chat.failed.RATE_LIMITED": "Too many messages at once. Ask again in a moment.",
   "chat.failed.DAILY_QUOTA_EXCEEDED": "Today's data is used up. Ask again tomorrow.",
-  "chat.failed.MONTHLY_QUOTA_EXCEEDED": "This month's data is used up.",
+  "chat.failed.MONTHLY_QUOTA_EXCEEDED": "This month's data is used up. Ask again next month.",
   "chat.failed.damaged": "A picture of this message cannot be read any more. Send it anew.",
   "chat.failed.DUPLICATE": "The agent has seen this message already. Ask again.",
   "chat.failed.NOT_A_PICTURE": "This is no picture that can be sent. Send another one.",
   "chat.failed.TOO_LARGE": "This picture is too large. Send a smaller one.",
   "chat.failed.TOO_LARGE_INLINE":
     "This picture cannot be made small enough for this agent. Send another one.",
-  "chat.failed.UNSUPPORTED": "The agent does not offer this.",
+  "chat.failed.UNSUPPORTED": "The agent does not offer this. Ask for something else.",
   "chat.failed.other": "Something went wrong. Ask again.",
   "banner.connecting": "Connecting…",
   "banner.offline": "No network. Messages wait until it is back.",
@@ -332,6 +337,10 @@ export const en = {
   "banner.revoked": "This pairing was revoked. Pair again to go on.",
   "banner.unauthorized": "The relay does not know this pairing. Pair again to go on.",
   "banner.refused": "The agent does not take this pairing. Pair again to go on.",
+  "banner.noVersion2":
+    "The agent does not prove who it is: it is too old for this pairing. Update it, or pair again.",
+  "banner.noVersion1": "The agent asks for a link with a secret. Pair again to go on.",
+  "banner.no-answer": "The agent is there but does not answer. Messages wait until it does.",
   "banner.lost": "The key of this pairing is not in this browser any more. Pair again to go on.",
   "banner.quota": "The data allowance is used up.",
   "banner.quotaUntil": "The data allowance is used up. Messages go on {when}.",

@@ -10,6 +10,7 @@ export const ko = {
   "app.name": "CoralMux",
   "app.back": "뒤로",
   "app.close": "닫기",
+  "app.again": "다시 시도",
   "app.cancel": "취소",
   "app.ok": "확인",
   "app.copy": "복사",
@@ -23,7 +24,7 @@ export const ko = {
 
   // list: the pairings
   "list.title": "에이전트",
-  "list.add": "에이전트 연결",
+  "list.add": "에이전트 페어링",
   "list.online": "온라인",
   "list.offline": "오프라인",
   "list.unread": { other: "읽지 않은 메시지 {count}개" },
@@ -36,10 +37,10 @@ export const ko = {
   "list.renameHint": "비워 두면 에이전트가 쓰는 이름으로 보여요.",
   "list.details": "자세히",
   "list.forget": "삭제",
-  "list.forgetTitle": "{name} 연결을 삭제할까요?",
+  "list.forgetTitle": "{name} 페어링을 삭제할까요?",
   "list.forgetText":
     "이 브라우저에 있는 키와 메시지, 사진이 모두 지워져요. 다시 대화하려면 새 링크가 필요해요.",
-  "list.forgotten": "{name} 연결을 삭제했어요",
+  "list.forgotten": "{name} 페어링을 삭제했어요",
   "list.forgetFailed": "삭제하지 못했어요. 이 페이지가 열린 다른 탭을 닫고 다시 해 주세요.",
   "list.damaged": "에이전트 하나의 페어링을 더 이상 읽을 수 없어요. 삭제하고 다시 페어링하세요.",
   "list.unnamed": "에이전트",
@@ -47,9 +48,10 @@ export const ko = {
   "list.settings": "설정",
   "list.hint.replaced": "다른 기기에서 사용 중이에요",
   "list.hint.elsewhere-tab": "다른 탭에서 열려 있어요",
-  "list.hint.revoked": "연결이 취소됐어요",
-  "list.hint.unauthorized": "릴레이가 이 연결을 몰라요",
-  "list.hint.refused": "에이전트가 연결을 거절했어요",
+  "list.hint.revoked": "페어링이 취소됐어요",
+  "list.hint.unauthorized": "릴레이가 이 페어링을 몰라요",
+  "list.hint.refused": "에이전트가 페어링을 거절했어요",
+  "list.hint.no-answer": "에이전트가 응답하지 않아요",
   "list.hint.lost": "페어링의 키가 없어요",
   "list.hint.quota": "데이터를 다 썼어요",
   "list.hint.storage": "이 브라우저에 메시지를 저장할 수 없어요",
@@ -64,7 +66,7 @@ export const ko = {
   "list.empty.chatText": "링크가 가리키는 곳을 확인하고 첫 메시지를 보내 주세요.",
 
   // pair: scanning and pasting a link
-  "pair.title": "에이전트 연결",
+  "pair.title": "에이전트 페어링",
   "pair.intro":
     "에이전트가 코드와 링크를 보여 줘요. 예를 들어 {command} 명령을 실행하면 터미널에 나타나요.",
   "pair.scan": "코드 스캔",
@@ -115,10 +117,10 @@ export const ko = {
     "{host} 운영자는 양쪽이 제대로 암호화한 메시지를 읽을 수 없지만, 메시지를 빼내는 다른 페이지를 보여 줄 수는 있어요. 브라우저 설정으로는 막을 수 없어요. 운영자를 믿기 어렵다면 터미널용 프로그램(coralmux-phone)을 쓰거나, 직접 운영하는 서버에서 이 페이지를 여세요(coralmux-agent pair --phone-url).",
   "confirm.knownTitle": "이미 연결된 에이전트예요",
   "confirm.knownText": "이 링크는 이 브라우저에 이미 연결된 {name}의 것이에요. 바뀐 것은 없어요.",
-  "confirm.endedTitle": "{name} 연결이 끝났어요",
+  "confirm.endedTitle": "{name} 페어링이 끝났어요",
   "confirm.endedText":
-    "이 링크는 {name}의 것이에요. 이 브라우저에 있는 {name} 연결은 더 이상 쓸 수 없어요. 먼저 삭제해 주세요. 그다음 이 링크로 연결할지 물어볼게요.",
-  "confirm.forget": "{name} 연결 삭제",
+    "이 링크는 {name}의 것이에요. 이 브라우저에 있는 {name} 페어링은 더 이상 쓸 수 없어요. 먼저 삭제해 주세요(메시지도 함께 지워지니 필요하면 상세 정보에서 내보내 주세요). 그다음 이 링크로 연결할지 물어볼게요.",
+  "confirm.forget": "{name} 페어링 삭제",
   "confirm.open": "대화 열기",
   "confirm.elsewhereTitle": "다른 릴레이의 링크예요",
   "confirm.elsewhereText":
@@ -136,7 +138,7 @@ export const ko = {
   "confirm.failed": "연결하지 못했어요",
   "confirm.unauthorized":
     "릴레이가 이 링크의 토큰을 몰라요. 취소됐거나 다른 릴레이의 것이에요. 에이전트에서 새 링크를 만들어 주세요.",
-  "confirm.revoked": "연결이 취소됐어요. 에이전트에서 새 링크를 만들어 주세요.",
+  "confirm.revoked": "페어링이 취소됐어요. 에이전트에서 새 링크를 만들어 주세요.",
   "confirm.refused":
     "에이전트가 이 링크를 받지 않아요. 이미 쓴 링크이거나 다른 에이전트의 것이에요. 에이전트에서 새 링크를 만들어 주세요.",
   "confirm.noVersion2":
@@ -144,12 +146,14 @@ export const ko = {
   "confirm.noVersion1":
     "에이전트가 비밀 값이 있는 링크를 요구해요. 에이전트에서 새 링크를 만들어 주세요.",
   "confirm.noAnswer":
-    "에이전트가 있지만 이 링크에 응답하지 않아요. 에이전트가 있는 컴퓨터에서 확인해 주세요.",
-  "confirm.replaced": "방금 다른 기기가 이 링크로 연결했어요.",
+    "에이전트가 있지만 이 링크에 응답하지 않아요. 자동으로 다시 시도해요. 에이전트가 있는 컴퓨터에서도 확인해 주세요.",
+  "confirm.held": "여기서는 연결되지 않았어요",
+  "confirm.replaced": "다른 기기가 이 링크로 연결했어요. 여기서 사용하면 그 기기에서는 멈춰요.",
+  "confirm.otherTab": "이 페어링은 다른 탭에서 열려 있어요. 여기서 사용하면 그 탭에서는 멈춰요.",
   "confirm.storage":
-    "이 브라우저에 연결을 저장하지 못했어요. 공간을 비우거나 비공개 모드를 끄고 다시 해 주세요.",
-  "confirm.quota": "이 연결의 데이터를 다 썼어요. 한도가 새로 시작되면 다시 쓸 수 있어요.",
-  "confirm.remove": "이 연결 삭제",
+    "이 브라우저에 페어링을 저장하지 못했어요. 공간을 비우거나 비공개 모드를 끄고 다시 해 주세요.",
+  "confirm.quota": "이 페어링의 데이터를 다 썼어요. 한도가 새로 시작되면 다시 쓸 수 있어요.",
+  "confirm.remove": "이 페어링 삭제",
 
   // details: the settings of a pairing
   "details.title": "자세히",
@@ -160,10 +164,11 @@ export const ko = {
   "details.verifiedText": "에이전트가 링크의 비밀 값을 갖고 있음을 증명했어요.",
   "details.notVerifiedText":
     "토큰만으로 연결됐어요. 질문과 답변은 암호화되지만 에이전트와 도구의 이름은 암호화되지 않고, 릴레이 운영자가 내용을 볼 수도 있어요.",
-  "details.notYetText": "에이전트가 아직 응답하지 않았어요.",
+  "details.notYetText":
+    "에이전트가 응답하기 전에는 확인된 것이 없어요. 에이전트를 실행하거나 기다려 주세요.",
   "details.protocol": "암호화",
   "details.protocolVersion": "버전 {version}, 종단간",
-  "details.added": "연결한 날",
+  "details.added": "페어링한 날",
   "details.usage": "데이터 사용량",
   "details.usageNone": "릴레이에 연결되어 있을 때 보여요.",
   "details.today": "오늘",
@@ -211,7 +216,6 @@ export const ko = {
     "브라우저가 오래되어 필요한 암호화(X25519)를 지원하지 않아요. 업데이트하거나 최신 Chrome, Edge, Firefox, Safari를 써 주세요.",
   "insecure.storage":
     "이 브라우저가 이 페이지의 데이터를 저장하지 않아서 키와 메시지가 사라져요. 데이터 저장을 허용하거나 비공개 모드를 끄고 다시 열어 주세요.",
-  "insecure.again": "다시 시도",
 
   // chat
   "chat.message": "메시지",
@@ -279,7 +283,7 @@ export const ko = {
   "chat.searchPrevious": "이전 결과",
   "chat.picture": "사진 {name}",
   "chat.openPicture": "사진 {name} 열기",
-  "chat.pictureMissing": "이 사진을 표시할 수 없어요.",
+  "chat.pictureMissing": "이 사진을 표시할 수 없어요. 다시 요청해 주세요.",
   "chat.receiving": "{name} 받는 중",
   "chat.uploading": "{name} 보내는 중",
   "chat.viewer": "사진 {count}장 중 {index}번째",
@@ -303,14 +307,14 @@ export const ko = {
     "브라우저가 메시지를 저장하지 못했어요. 공간을 확보하고 다시 물어봐 주세요.",
   "chat.failed.RATE_LIMITED": "한 번에 너무 많은 메시지를 보냈어요. 잠시 후 다시 물어봐 주세요.",
   "chat.failed.DAILY_QUOTA_EXCEEDED": "오늘 데이터를 다 썼어요. 내일 다시 물어봐 주세요.",
-  "chat.failed.MONTHLY_QUOTA_EXCEEDED": "이번 달 데이터를 다 썼어요.",
+  "chat.failed.MONTHLY_QUOTA_EXCEEDED": "이번 달 데이터를 다 썼어요. 다음 달에 다시 물어봐 주세요.",
   "chat.failed.damaged": "이 메시지의 사진을 더 이상 읽을 수 없어요. 새로 보내 주세요.",
   "chat.failed.DUPLICATE": "에이전트가 이미 받은 메시지예요. 다시 물어봐 주세요.",
   "chat.failed.NOT_A_PICTURE": "보낼 수 있는 사진이 아니에요. 다른 사진을 보내 주세요.",
   "chat.failed.TOO_LARGE": "사진이 너무 커요. 더 작은 사진을 보내 주세요.",
   "chat.failed.TOO_LARGE_INLINE":
     "이 에이전트에 보낼 만큼 작게 줄일 수 없는 사진이에요. 다른 사진을 보내 주세요.",
-  "chat.failed.UNSUPPORTED": "에이전트가 지원하지 않는 기능이에요.",
+  "chat.failed.UNSUPPORTED": "에이전트가 지원하지 않는 기능이에요. 다른 것을 물어봐 주세요.",
   "chat.failed.other": "문제가 생겼어요. 다시 물어봐 주세요.",
   "banner.connecting": "연결하는 중…",
   "banner.offline": "네트워크가 없어요. 연결될 때까지 메시지를 보관해요.",
@@ -321,6 +325,10 @@ export const ko = {
   "banner.revoked": "페어링이 취소됐어요. 계속하려면 다시 페어링하세요.",
   "banner.unauthorized": "릴레이가 이 페어링을 몰라요. 계속하려면 다시 페어링하세요.",
   "banner.refused": "에이전트가 이 페어링을 받지 않아요. 계속하려면 다시 페어링하세요.",
+  "banner.noVersion2":
+    "에이전트가 자신을 증명하지 못해요. 이 페어링을 쓰기에는 오래됐어요. 업데이트하거나 다시 페어링하세요.",
+  "banner.noVersion1": "에이전트가 비밀 값이 있는 링크를 요구해요. 계속하려면 다시 페어링하세요.",
+  "banner.no-answer": "에이전트가 있지만 응답하지 않아요. 응답할 때까지 메시지를 보관해요.",
   "banner.lost": "이 페어링의 키가 이 브라우저에 더 이상 없어요. 계속하려면 다시 페어링하세요.",
   "banner.quota": "데이터를 다 썼어요.",
   "banner.quotaUntil": "데이터를 다 썼어요. {when}에 다시 보내요.",

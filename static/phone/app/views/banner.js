@@ -4,10 +4,16 @@ import { html, useEffect, useModel, useState } from "../html.js";
 import { day, t, time } from "../i18n.js";
 
 /** @typedef {import("../model/banner.js").Banner} Model */
+/** @typedef {import("../i18n.js").Key} Key */
 
 // A connection that is there within this time needs no words.
 const PATIENCE = 800;
 const QUICK = new Set(["connecting", "reconnecting"]);
+// Why an agent refused, where it said so.
+const REFUSED = /** @type {Record<string, Key>} */ ({
+  NO_VERSION_2: "banner.noVersion2",
+  NO_VERSION_1: "banner.noVersion1",
+});
 // The words of those that go on by themselves within seconds.
 const COUNTED = /** @type {const} */ ({
   reconnecting: "banner.reconnectingIn",
@@ -65,12 +71,13 @@ export function Banner({ pairing, onPairAgain }) {
  *
  * @param {{banner: Model}} props
  */
-function Words({ banner: { kind, until } }) {
+function Words({ banner: { kind, until, code } }) {
   const counted = COUNTED[/** @type {keyof typeof COUNTED} */ (kind)];
   const seconds = useSeconds(counted && until);
   if (kind === "quota" && until)
     return t("banner.quotaUntil", { when: `${day(until)}, ${time(until)}` });
-  if (!counted || !seconds) return t(`banner.${kind}`);
+  if (!counted || !seconds)
+    return t(REFUSED[(kind === "refused" && code) || ""] ?? `banner.${kind}`);
   return html`<span class="visually-hidden">${t(`banner.${kind}`)}</span>
     <span aria-hidden="true">${t(counted, { seconds })}</span>`;
 }

@@ -19,6 +19,14 @@ const WAITING = /** @type {Record<string, Key>} */ ({
   reconnecting: "confirm.noRelay",
   "agent-offline": "confirm.noAgent",
   quota: "confirm.quota",
+  "no-answer": "confirm.noAnswer",
+});
+
+/** Words for states in which it goes on when the user says so. */
+const HELD = /** @type {Record<string, Key>} */ ({
+  replaced: "confirm.replaced",
+  "elsewhere-tab": "confirm.otherTab",
+  storage: "confirm.storage",
 });
 
 /** Words for states in which it does not. */
@@ -26,16 +34,13 @@ const ENDED = /** @type {Record<string, Key>} */ ({
   unauthorized: "confirm.unauthorized",
   revoked: "confirm.revoked",
   refused: "confirm.refused",
-  replaced: "confirm.replaced",
-  "elsewhere-tab": "list.hint.elsewhere-tab",
-  storage: "confirm.storage",
+  lost: "banner.lost",
 });
 
 /** Words for why an agent refused, where it said so. */
 const REFUSED = /** @type {Record<string, Key>} */ ({
   NO_VERSION_2: "confirm.noVersion2",
   NO_VERSION_1: "confirm.noVersion1",
-  NO_ANSWER: "confirm.noAnswer",
 });
 
 /**
@@ -226,11 +231,12 @@ function Progress({ pairing, onBack, onOpen }) {
   const open = useRef(/** @type {HTMLButtonElement | null} */ (null));
   const heading = useRef(/** @type {HTMLElement | null} */ (null));
   const ended = !online && banner ? ENDED[banner.kind] : undefined;
+  const held = !online && banner ? HELD[banner.kind] : undefined;
   // What had the focus is not there any more.
   useEffect(() => {
     if (online) open.current?.focus();
     else heading.current?.focus();
-  }, [online, ended]);
+  }, [online, ended, held]);
   if (ended) {
     const words = (banner?.kind === "refused" && REFUSED[banner.code ?? ""]) || ended;
     return html`<${Icon} name="alert" class="huge warn" />
@@ -243,6 +249,24 @@ function Progress({ pairing, onBack, onOpen }) {
           onClick=${async () => (await forget(pairing)) && onBack()}
         >
           ${t("confirm.remove")}
+        </button>
+        <button type="button" class="button plain wide" onClick=${onBack}>
+          ${t("confirm.toList")}
+        </button>
+      </div>`;
+  }
+  if (held) {
+    const again = banner?.action === "here";
+    return html`<${Icon} name="alert" class="huge warn" />
+      <h1 tabindex="-1" ref=${heading}>${t("confirm.held")}</h1>
+      <p role="alert">${t(held)}</p>
+      <div class="decision">
+        <button
+          type="button"
+          class="button primary wide"
+          onClick=${() => (again ? pairing.here() : pairing.now())}
+        >
+          ${t(again ? "banner.here" : "app.again")}
         </button>
         <button type="button" class="button plain wide" onClick=${onBack}>
           ${t("confirm.toList")}

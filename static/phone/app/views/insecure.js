@@ -41,7 +41,7 @@ export function Insecure({ reason }) {
                 location.reload();
               }}
             >
-              ${t("insecure.again")}
+              ${t("app.again")}
             </button>`
           }
         </div>

@@ -7,6 +7,7 @@ import { Avatar, Dot } from "./avatar.js";
 import { copyText } from "./clipboard.js";
 import { askText, confirm, Menu } from "./dialog.js";
 import { Icon } from "./icons.js";
+import { useMidnight } from "./midnight.js";
 
 /** @typedef {import("../model/pairing.js").Pairing} Pairing */
 /** @typedef {import("../i18n.js").Key} Key */
@@ -88,6 +89,7 @@ export function List({ phonebook, current, relay, onOpen, onDetails, onAdd, onSe
  * @param {() => void} props.onDetails
  */
 function Row({ pairing, current, onOpen, onDetails }) {
+  useMidnight();
   useModel(pairing, "change", "banner");
   const { name, lastMessage: last, unread } = pairing;
   return html`<li class="row">

@@ -15,6 +15,7 @@ import { confirm } from "./dialog.js";
 import { Icon } from "./icons.js";
 import { Message } from "./message.js";
 import { MessageMenu } from "./message_menu.js";
+import { useMidnight } from "./midnight.js";
 import { keepPlace } from "./scrolling.js";
 import { speaker } from "./speaker.js";
 import { Viewer } from "./viewer.js";
@@ -124,6 +125,7 @@ export function MessageList({ conversation, name, hint, onScroller }) {
     restore.current = null;
   });
 
+  useMidnight();
   useSeen(conversation, atEnd);
   useOlder(conversation, scroller);
   const press = useLongPress(conversation, doings);
