@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from coralmux_site import phone_files
 from tests.bridge.bridges import Bridge
 from tests.bridge.bridges import bridge as bridge_at
 from tests.phone.harness import (
@@ -27,7 +28,7 @@ from tests.phone.harness import (
     pair,
 )
 from tests.phone.models import add, bare, open_book, ready
-from tests.support.parts import chromium
+from tests.support.parts import chromium, lacking
 from tests.support.process import RelayProcess, relay_process
 
 __all__ = ["chromium"]
@@ -55,8 +56,17 @@ def relay() -> Iterator[RelayProcess]:
         assert "Traceback" not in relay.output, relay.output
 
 
+@pytest.fixture(scope="session")
+def packages() -> None:
+    """What the page is made of beside our files."""
+    try:
+        phone_files.served()
+    except phone_files.PackagesMissing as missing:
+        lacking(str(missing))
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser(chromium: str) -> AsyncIterator[Browser]:
+async def browser(chromium: str, packages: None) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=BROWSER_ARGUMENTS)
         yield browser

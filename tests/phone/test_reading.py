@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from playwright.async_api import Page, expect
 
 import coralmux
-from tests.phone.harness import SOON, ScriptedAgent, becomes_true, over, pair, say, textbox
+from tests.phone.harness import SOON, ScriptedAgent, becomes_true, over, pair, say, textbox, to_list
 from tests.phone.looks import look
 
 
@@ -61,6 +61,20 @@ async def test_what_the_agent_remembers_is_shown_by_days(page: Page, agent: Scri
 
 
 SCROLL = "e => [Math.round(e.scrollTop), e.scrollHeight - e.clientHeight - e.scrollTop]"
+
+
+async def test_at_midnight_today_becomes_yesterday(page: Page, agent: ScriptedAgent) -> None:
+    tomorrow = datetime.date.today() + datetime.timedelta(days=1)
+    midnight = datetime.datetime.combine(tomorrow, datetime.time())
+    await page.clock.install(time=midnight - datetime.timedelta(minutes=2))
+    await pair(page, agent)
+    await say(page, "Good night")
+    await expect(page.get_by_text("You said: Good night")).to_be_visible(timeout=SOON)
+    await expect(page.locator(".day")).to_have_text(["Today"])
+    await page.clock.fast_forward(130_000)
+    await expect(page.locator(".day")).to_have_text(["Yesterday"])
+    await to_list(page)
+    await expect(page.get_by_role("listitem")).to_contain_text("Yesterday")
 
 
 async def test_the_list_follows_an_answer_unless_the_reader_went_up(
