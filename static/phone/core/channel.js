@@ -248,7 +248,7 @@ export class Channel {
     if (this.#backlog > MAX_BACKLOG) this.#connection.drop(FLOODED);
     this.#do(async (machine) => {
       this.#backlog -= size;
-      this.wire.traffic += size;
+      this.wire.tally.add(size, Date.now());
       await this.wire.unblock();
       await this.#attempt(envelope.id, () => this.#perform(machine.receive(envelope, now())));
     });

@@ -165,9 +165,9 @@ export class Phone extends Queries {
     return this.#channel.wire.greeting;
   }
 
-  /** Characters that were sent and received since `greeting`: nearly its bytes. */
-  get traffic() {
-    return this.#channel.wire.traffic;
+  /** What is used of the bandwidth, nearly as the relay counts. */
+  get used() {
+    return this.#channel.wire.tally.at(Date.now());
   }
 
   /** Bytes that pictures may have together in one question to an agent of version 1. */

@@ -4,6 +4,7 @@ import { MAX_MESSAGE_BYTES } from "./codes.js";
 import { encode } from "./envelope.js";
 import { MessageTooLarge, NotConnected } from "./errors.js";
 import { Pacer } from "./pacer.js";
+import { Tally } from "./tally.js";
 import { sleep } from "./waiting.js";
 
 // Bytes that a relay must take in one message to be of use: one chunk of a file is a frame of
@@ -25,8 +26,7 @@ const LOOK_MS = 20;
 export class Wire {
   /** What the relay said last. @type {import("./greeting.js").Greeting | null} */
   greeting = null;
-  /** Characters that went in both directions since then. */
-  traffic = 0;
+  tally = new Tally(null, 0);
   maxMessageBytes = MAX_MESSAGE_BYTES;
   pacer = new Pacer();
   /** Bytes that wait to be sealed. */
@@ -51,7 +51,7 @@ export class Wire {
   connect(line, greeting) {
     this.#line = line;
     this.greeting = greeting;
-    this.traffic = 0;
+    this.tally = new Tally(greeting, Date.now());
     const announced = greeting.limits?.maxMessageBytes ?? 0;
     this.maxMessageBytes = announced >= LEAST_MESSAGE_BYTES ? announced : MAX_MESSAGE_BYTES;
     this.pacer.announce(greeting.limits?.streamFramesPerSecond ?? null, performance.now());
@@ -73,7 +73,8 @@ export class Wire {
     const text = encode({ type, id, payload });
     this.#line.post(text);
     this.pacer.sent(performance.now());
-    this.traffic += text.length;
+    // Nearly all of it is base64, whose characters are bytes.
+    this.tally.add(text.length, Date.now());
   }
 
   /**

@@ -132,8 +132,7 @@ export class Pairing extends EventTarget {
 
   /** @returns {import("./usage.js").Usage | null} */
   get usage() {
-    const greeting = this.phone?.greeting;
-    return greeting ? usageOf(greeting, this.phone?.traffic ?? 0) : null;
+    return this.phone ? usageOf(this.phone.greeting, this.phone.used) : null;
   }
 
   /** The agents among which one can choose, none where there is one only. */

@@ -12,19 +12,17 @@
  */
 
 /**
- * What the relay said when it greeted, and what went over this connection since.
- * @param {Told} greeting
- * @param {number} traffic bytes since the greeting
+ * @param {Told | null | undefined} greeting
+ * @param {import("../../core/tally.js").Used} used
  * @returns {Usage | null} null where the relay does not tell
  */
-export function usageOf(greeting, traffic) {
-  const { dailyQuotaBytes, dailyUsedBytes, monthlyQuotaBytes, monthlyUsedBytes } = greeting;
-  if (dailyUsedBytes === null && monthlyUsedBytes === null) return null;
+export function usageOf(greeting, { dayBytes, monthBytes }) {
+  if (!greeting || (dayBytes === null && monthBytes === null)) return null;
   return {
-    dayBytes: (dailyUsedBytes ?? 0) + traffic,
-    dayQuota: dailyQuotaBytes ?? 0,
-    monthBytes: (monthlyUsedBytes ?? 0) + traffic,
-    monthQuota: monthlyQuotaBytes ?? 0,
+    dayBytes: dayBytes ?? 0,
+    dayQuota: greeting.dailyQuotaBytes ?? 0,
+    monthBytes: monthBytes ?? 0,
+    monthQuota: greeting.monthlyQuotaBytes ?? 0,
   };
 }
 

@@ -45,7 +45,7 @@ export const en = {
   "list.forgetTitle": "Forget {name}?",
   "list.forgetText":
     "Its keys, messages and pictures are wiped from this browser. To talk to this agent again you need a new link.",
-  "list.forgotten": "{name} was forgotten",
+  "list.forgotten": "Forgotten: {name}",
   "list.forgetFailed": "It could not be deleted. Close other tabs of this page and try again.",
   "list.damaged": "An agent's pairing cannot be read any more. Forget it, and pair again.",
   "list.unnamed": "Agent",
