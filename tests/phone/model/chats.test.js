@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { recordFrom } from "../../../static/phone/app/model/record.js";
 import { InvalidAnswer } from "../../../static/phone/core/errors.js";
-import { Pairing, Phone, pause, Storage } from "./stage.js";
+import { Pairing, Phone, pause, quiet, Storage } from "./stage.js";
 
 const agent = (id) => ({ id, name: id.toUpperCase() });
 
@@ -21,7 +21,7 @@ test("an agent whose history makes no sense is asked once", async () => {
   };
   const pairing = new Pairing(new Storage(), phone);
   watched(pairing);
-  await pause(100);
+  await quiet(100);
   assert.equal(phone.histories, 1);
   assert.equal(pairing.chats.about("").fetched, true);
 });
@@ -34,10 +34,10 @@ test("a history that the relay refuses is asked for again in another session", a
   };
   const pairing = new Pairing(new Storage(), phone);
   watched(pairing);
-  await pause(100);
+  await quiet(100);
   assert.equal(phone.histories, 1);
   pairing.chats.renew();
-  await pause(100);
+  await quiet(100);
   assert.equal(phone.histories, 2);
 });
 
@@ -46,7 +46,7 @@ test("version 1 is not asked for what was said, which it would tell in the clear
   const pairing = new Pairing(new Storage(), phone);
   watched(pairing);
   pairing.chats.renew();
-  await pause(100);
+  await quiet(100);
   assert.equal(phone.histories, 0);
 });
 
@@ -54,12 +54,12 @@ test("what is typed before the agents are known moves to the first of them", asy
   const phone = new Phone();
   const pairing = new Pairing(new Storage(), phone);
   const before = pairing.chats.chosen;
-  await pause();
+  await quiet();
   before.draft = "my first question";
   before.chosen = [{ name: "a.png" }];
   phone.agents = async () => [agent("a"), agent("b")];
   pairing.chats.renew();
-  await pause(50);
+  await quiet(50);
   const { chosen } = pairing.chats;
   assert.deepEqual([chosen.agentId, chosen.draft], ["a", "my first question"]);
   assert.deepEqual([chosen.chosen, before.draft], [[{ name: "a.png" }], ""]);
@@ -72,7 +72,7 @@ test("an agent that something was said to stays where it is, although it is list
   pairing.chats.about("gone").last = { text: "Hello", at: 1, role: "user" };
   phone.agents = async () => [agent("a"), agent("b")];
   pairing.chats.renew();
-  await pause(50);
+  await quiet(50);
   assert.equal(pairing.record.agentId, "gone");
   assert.deepEqual(
     pairing.chats.agents.map(({ id }) => id),
@@ -107,7 +107,7 @@ function severalAgents(drafts) {
 test("a draft that is kept moves along to the first of the agents", async () => {
   const { storage, pairing } = severalAgents({ "": "long draft" });
   pairing.chats.renew();
-  await pause(150);
+  await quiet(150);
   const { chosen } = pairing.chats;
   assert.deepEqual([chosen.agentId, chosen.draft], ["x", "long draft"]);
   await Promise.all(pairing.chats.open.map((one) => one.flush()));
@@ -122,7 +122,7 @@ test("a draft that moves leaves that of the first agent as it is", async () => {
   await pairing.chats.chosen.load();
   pairing.chats.chosen.draft = "typed";
   pairing.chats.renew();
-  await pause(150);
+  await quiet(150);
   assert.equal(pairing.chats.chosen.draft, "for x\ntyped");
 });
 
@@ -132,7 +132,7 @@ test("who has asked something while the agents are listed stays where that is", 
   pairing.chats.renew();
   await pause(5);
   pairing.chats.with("").send("first");
-  await pause(200);
+  await quiet(200);
   assert.equal(pairing.record.agentId, "");
 });
 
@@ -149,11 +149,11 @@ test("what was deleted does not come back from the agent's memory", async () => 
   };
   const pairing = new Pairing(storage, phone);
   const { chosen } = pairing.chats;
-  await pause();
+  await quiet();
   assert.equal(await chosen.clear(), true);
   phone.history = async () => MEMORY;
   pairing.chats.renew();
-  await pause(150);
+  await quiet(150);
   assert.deepEqual([chosen.messages, storage.texts], [[], []]);
 });
 
@@ -167,9 +167,9 @@ test("what is deleted while the agent's memory is asked does not come back", asy
     });
   const pairing = new Pairing(storage, phone);
   const { chosen } = pairing.chats;
-  await pause();
+  await quiet();
   assert.equal(await chosen.clear(), true);
   go();
-  await pause();
+  await quiet();
   assert.deepEqual([chosen.messages, storage.texts], [[], []]);
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Pairing, Phone, pause, Storage, told } from "./stage.js";
+import { Pairing, Phone, pause, quiet, Storage, told } from "./stage.js";
 
 const message = (id, state = "done", role = "user") => ({ id, role, text: id, at: 1, state });
 const page = (name, count) =>
@@ -14,7 +14,7 @@ test("what waits on an older page goes out after a reload", async () => {
   pairing.chats.about("").open = 1;
   pairing.chats.about("").fetched = true;
   pairing.chats.resume();
-  await pause(50);
+  await quiet(50);
   assert.deepEqual(pairing.phone.questions, ["old"]);
 });
 
@@ -26,7 +26,7 @@ test("what waits where nobody looked for it goes on once it is read", async () =
   await conversation.load();
   assert.deepEqual(phone.questions, []);
   await conversation.loadOlder();
-  await pause();
+  await quiet();
   assert.deepEqual(phone.questions, ["old"]);
 });
 
@@ -38,7 +38,7 @@ test("one question that waits at the end has no long conversation read", async (
   const pairing = new Pairing(storage, new Phone());
   pairing.chats.about("").open = 1;
   await pairing.conversation.load();
-  await pause();
+  await quiet();
   assert.deepEqual(pairing.phone.questions, ["p49-63"]);
   assert.ok(storage.reads <= 3, `${storage.reads} reads`);
 });
@@ -70,7 +70,7 @@ test("an answer whose question stands on the page before goes on with it", async
   const pairing = new Pairing(storage, phone);
   pairing.chats.about("").open = 1;
   await pairing.conversation.load();
-  await pause(50);
+  await quiet(50);
   assert.deepEqual(told(pairing.conversation).slice(-2), ["user a-63 done", "agent whole done"]);
 });
 
@@ -83,7 +83,7 @@ test("a conversation that was closed while it was read sends nothing", async () 
     go = resolve;
   });
   pairing.conversation.load();
-  await pause();
+  await quiet();
   // The tab loses its place, and takes it back.
   pairing.chats.close();
   pairing.outbox.close();
@@ -91,9 +91,9 @@ test("a conversation that was closed while it was read sends nothing", async () 
   pairing.starting = null;
   await pairing.conversation.load();
   go();
-  await pause(50);
+  await quiet(50);
   for (const asking of pairing.phone.asked) asking.sent();
-  await pause(50);
+  await quiet(50);
   assert.deepEqual(pairing.phone.questions, ["once"]);
 });
 
@@ -106,7 +106,7 @@ test("what is typed while the draft is read stays", async () => {
   conversation.load();
   await pause(10);
   conversation.draft = "typed";
-  await pause(200);
+  await quiet(200);
   assert.equal(conversation.draft, "typed");
   await conversation.flush();
   assert.equal(storage.kept.get("draft:p:d"), '"typed"');
@@ -123,7 +123,7 @@ test("a draft that was sent is not written behind its deletion", async () => {
   storage.delay = 0;
   conversation.send("typed");
   await Promise.all([writing, conversation.flush()]);
-  await pause(50);
+  await quiet(50);
   assert.equal(storage.kept.has("draft:p:d"), false);
 });
 
@@ -191,7 +191,7 @@ test("who deletes all, or exports it, while an older page is read has that page 
   const file = conversation.export();
   assert.equal(await conversation.clear(), true);
   assert.match((await file).text, /a-0/);
-  await pause(100);
+  await quiet(100);
   assert.deepEqual([conversation.messages, phone.questions, storage.texts], [[], [], []]);
 });
 
@@ -206,7 +206,7 @@ test("what waits on pages that are read to be deleted is not sent", async () => 
     return JSON.parse(storage.kept.get(name));
   };
   assert.equal(await conversation.clear(), true);
-  await pause();
+  await quiet();
   assert.deepEqual(phone.questions, []);
 });
 
@@ -223,7 +223,7 @@ test("what waits is remembered although its pages could not be read", async () =
   // It is read as soon as that can be done.
   delete storage.names;
   assert.equal(await pairing.conversation.keepAgain(), true);
-  await pause();
+  await quiet();
   assert.deepEqual(pairing.phone.questions, ["old"]);
 });
 
@@ -244,7 +244,7 @@ test("an answer whose question cannot be read has failed", async () => {
   };
   pairing.chats.about("").open = 1;
   await pairing.conversation.load();
-  await pause();
+  await quiet();
   assert.deepEqual(told(pairing.conversation), ["agent half failed"]);
 });
 
@@ -257,7 +257,7 @@ test("an answer is stopped before its question is read", async () => {
   await conversation.flush();
   assert.equal(JSON.parse(storage.kept.get("page:p:d:000001"))[0].state, "cancelled");
   await conversation.loadOlder();
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation).slice(-2), ["user a-63 done", "agent half cancelled"]);
   assert.deepEqual([phone.questions, phone.histories], [[], 0]);
 });
@@ -270,7 +270,7 @@ test("an answer is deleted before its question is read, which is not asked again
     if (stopped) conversation.stop(conversation.messages[0]);
     await conversation.remove(conversation.messages[0]);
     await conversation.loadOlder();
-    await pause();
+    await quiet();
     assert.deepEqual(told(conversation).slice(-1), ["user a-63 done"]);
     assert.deepEqual([phone.questions, phone.histories, conversation.unread], [[], 0, 0]);
     assert.equal(storage.texts.includes("half"), false);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { ConnectionLost } from "../../../static/phone/core/errors.js";
-import { Pairing, Phone, pause, Storage, told } from "./stage.js";
+import { Pairing, Phone, quiet, Storage, told } from "./stage.js";
 
 /** A question that went out, and something of its answer. */
 async function underWay(said = "part") {
@@ -10,11 +10,11 @@ async function underWay(said = "part") {
   const { conversation, phone } = pairing;
   await conversation.load();
   conversation.send("Q");
-  await pause();
+  await quiet();
   const [asking] = phone.asked;
   asking.sent();
   if (said) asking.say(said);
-  await pause();
+  await quiet();
   return { pairing, conversation, phone, asking };
 }
 
@@ -22,17 +22,17 @@ async function underWay(said = "part") {
 async function reopened({ storage, record }) {
   const pairing = new Pairing(storage, new Phone(), record);
   await pairing.conversation.load();
-  await pause();
+  await quiet();
   return pairing;
 }
 
 test("who deletes an answer that comes is not given it again", async () => {
   const { pairing, conversation, asking } = await underWay();
   conversation.remove(conversation.messages[1]);
-  await pause();
+  await quiet();
   assert.equal(asking.cancelled, true);
   asking.end(true);
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), ["user Q cancelled"]);
   const after = await reopened(pairing);
   assert.deepEqual(told(after.conversation), ["user Q cancelled"]);
@@ -42,10 +42,10 @@ test("who deletes an answer that comes is not given it again", async () => {
 test("who deletes a question keeps what was answered, and nothing waits for the rest", async () => {
   const { conversation, asking } = await underWay();
   conversation.remove(conversation.messages[0]);
-  await pause();
+  await quiet();
   asking.say(" and more");
   asking.end(true);
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), ["agent part cancelled"]);
 });
 
@@ -53,7 +53,7 @@ test("an answer of which nothing came goes with its question", async () => {
   const { conversation, asking } = await underWay("");
   conversation.remove(conversation.messages[0]);
   asking.end(true);
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), []);
 });
 
@@ -62,15 +62,15 @@ test("what is sent at the moment that it is deleted begins no answer", async () 
   const { conversation, phone } = pairing;
   await conversation.load();
   conversation.send("Q");
-  await pause();
+  await quiet();
   conversation.remove(conversation.messages[0]);
   phone.asked[0].sent();
   phone.asked[0].end(true);
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), []);
   // The next one goes out.
   conversation.send("R");
-  await pause();
+  await quiet();
   assert.deepEqual(phone.questions, ["Q", "R"]);
 });
 
@@ -83,11 +83,11 @@ test("what was stopped stays stopped although the connection breaks", async () =
     conversation.stop(conversation.messages[1]);
     phone.state = { kind: "waiting" };
     asking.fail(new ConnectionLost("The connection broke.", { ids: [asking.id] }));
-    await pause();
+    await quiet();
     assert.deepEqual(told(conversation), states);
     phone.state = { kind: "ready" };
     pairing.outbox.wake();
-    await pause();
+    await quiet();
     assert.deepEqual(phone.questions, ["Q"]);
     assert.equal(phone.histories, 0);
   }
@@ -98,18 +98,18 @@ test("a question that comes back goes before those that were written after it", 
   const { conversation, phone } = pairing;
   await conversation.load();
   conversation.send("first");
-  await pause();
+  await quiet();
   phone.state = { kind: "waiting" };
   conversation.send("second");
   // A clock that was set back in between.
   conversation.messages[1].at = 0;
   phone.asked[0].fail(new ConnectionLost("The connection broke."));
-  await pause();
+  await quiet();
   phone.state = { kind: "ready" };
   pairing.outbox.wake();
-  await pause();
+  await quiet();
   phone.asked.at(-1).sent();
-  await pause();
+  await quiet();
   assert.deepEqual(phone.questions, ["first", "first", "second"]);
 });
 
@@ -131,10 +131,10 @@ test("nothing more is shown of an answer that was stopped until it ends", async 
   const { conversation, asking } = await underWay();
   conversation.stop(conversation.messages[1]);
   asking.say(" and more");
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), ["user Q done", "agent part cancelled"]);
   asking.end();
-  await pause();
+  await quiet();
   assert.deepEqual(told(conversation), ["user Q done", "agent part and more cancelled"]);
 });
 
@@ -143,7 +143,7 @@ test("what is sent at the moment that it is stopped stays stopped", async () => 
   const { conversation, phone } = pairing;
   await conversation.load();
   conversation.send("Q");
-  await pause();
+  await quiet();
   conversation.stop(conversation.messages[0]);
   phone.asked[0].sent();
   await conversation.flush();
@@ -159,7 +159,7 @@ test("a question that has its answer is not asked again", async () => {
   storage.put([kept("Q", "sent", "user"), kept("A", "done", "agent", { refId: "Q" })]);
   const pairing = new Pairing(storage, new Phone());
   await pairing.conversation.load();
-  await pause();
+  await quiet();
   assert.deepEqual(told(pairing.conversation), ["user Q done", "agent A done"]);
   assert.deepEqual(pairing.phone.questions, []);
 });
@@ -170,7 +170,7 @@ test("an answer that was cut off fails where the pairing is over", async () => {
   const pairing = new Pairing(storage, new Phone("revoked"));
   pairing.outbox.end({ name: "Stopped" });
   await pairing.conversation.load();
-  await pause();
+  await quiet();
   assert.deepEqual(told(pairing.conversation), ["user Q done", "agent half failed"]);
   assert.equal(pairing.conversation.unread, 1);
 });
@@ -190,14 +190,14 @@ test("a picture whose upload was stopped is on its way no more", async () => {
     const { conversation } = pairing;
     await conversation.load();
     conversation.send("look", [{ name: "a.png", type: "image/png", data }]);
-    await pause();
+    await quiet();
     const [question] = conversation.messages;
     options.onProgress(options.attachments[0], 4, 10);
     assert.equal(question.pictures[0].progress, 0.4);
     conversation[end](question);
     options.onProgress(options.attachments[0], 5, 10);
     phone.asked[0].end(true);
-    await pause();
+    await quiet();
     assert.equal(question.pictures[0].progress, undefined);
   }
 });
@@ -213,10 +213,10 @@ test("an answer that is deleted while its picture is measured is not unread", as
   };
   asking.attachments = [{ name: "x.png", type: "image/png", data: new Uint8Array(3) }];
   asking.end();
-  await pause();
+  await quiet();
   await conversation.clear();
   go();
-  await pause();
+  await quiet();
   assert.deepEqual([conversation.unread, pairing.storage.texts], [0, []]);
 });
 
@@ -226,13 +226,13 @@ test("what was stopped can be asked again before the agent knows", async () => {
     const [question] = conversation.messages;
     conversation.stop(question);
     conversation.retry(question);
-    await pause();
+    await quiet();
     assert.deepEqual(phone.questions, ["Q", "Q"]);
     phone.asked[1].sent();
     asking.end(true);
     phone.asked[1].say("whole");
     phone.asked[1].end();
-    await pause();
+    await quiet();
     assert.deepEqual(told(conversation), ["user Q done", "agent whole done"]);
   }
 });

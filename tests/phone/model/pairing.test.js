@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Pairing } from "../../../static/phone/app/model/pairing.js";
 import { newRecord } from "../../../static/phone/app/model/record.js";
 import { StoreError } from "../../../static/phone/core/errors.js";
-import { pause, Storage } from "./stage.js";
+import { pause, quiet, Storage } from "./stage.js";
 
 /** A relay that never answers. */
 class Silent extends EventTarget {
@@ -39,7 +39,7 @@ async function anotherTabWants(t) {
   const tab = new BroadcastChannel("coralmux:p");
   t.after(() => tab.close());
   tab.postMessage(Date.now() + 1_000_000);
-  await pause();
+  await pause(20);
 }
 
 test("that there is no room is told until all is kept", async (t) => {
@@ -59,11 +59,11 @@ test("that there is no room is told until all is kept", async (t) => {
   await conversation.flush();
   // Without a relay the banner has other things to say; this is about what is kept.
   pairing.chats.noted(conversation);
-  await pause();
+  await quiet();
   assert.deepEqual(storage.texts, []);
   full = false;
   pairing.chats.noted(conversation);
-  await pause(50);
+  await quiet(50);
   assert.deepEqual(storage.texts, ["look"]);
   assert.equal([...storage.kept.keys()].filter((name) => name.startsWith("picture:")).length, 1);
 });
@@ -73,7 +73,7 @@ test("a tab gives a pairing away only when all that it knows is written", async 
   const { given, request } = locks();
   const pairing = open(t, storage, { locks: { request } });
   pairing.connect();
-  await pause();
+  await quiet();
   storage.delay = 100;
   pairing.rename("renamed");
   await pause(30);
@@ -87,7 +87,7 @@ test("the last of several names is the one that is kept", async (t) => {
   const storage = new Storage();
   const pairing = open(t, storage);
   pairing.connect();
-  await pause();
+  await quiet();
   const delays = [60, 0];
   const write = storage.write.bind(storage);
   storage.write = async (name, value) => {
@@ -98,7 +98,7 @@ test("the last of several names is the one that is kept", async (t) => {
   pairing.rename("one");
   await pause(10);
   await pairing.rename("two");
-  await pause(100);
+  await quiet(100);
   assert.equal(JSON.parse(storage.kept.get("pairing:p")).name, "two");
 });
 
@@ -107,7 +107,7 @@ test("who writes while the pairing is given away takes it back, and loses nothin
   const { given, request } = locks();
   const pairing = open(t, storage, { locks: { request } });
   pairing.connect();
-  await pause();
+  await quiet();
   await pairing.conversation.load();
   storage.delay = 50;
   const [giving, first] = [anotherTabWants(t), given.held];
@@ -118,7 +118,7 @@ test("who writes while the pairing is given away takes it back, and loses nothin
   await giving;
   await first;
   storage.delay = 0;
-  await pause(100);
+  await quiet(100);
   await pairing.conversation.load();
   await pairing.flush();
   assert.deepEqual(storage.texts, ["mine"]);
@@ -132,7 +132,7 @@ test("a draft and chosen pictures come along when a tab takes its place back", a
   const storage = new Storage();
   const pairing = open(t, storage, { locks: { request: locks().request } });
   pairing.connect();
-  await pause();
+  await quiet();
   await pairing.conversation.load();
   pairing.conversation.draft = "half";
   pairing.conversation.chosen = [{ name: "a.png" }];
@@ -152,7 +152,7 @@ async function served(t, ...pages) {
   storage.put(...pages);
   const pairing = open(t, storage, { locks: { request: locks().request } });
   pairing.connect();
-  await pause();
+  await quiet();
   await pairing.conversation.load();
   return { storage, pairing };
 }
@@ -201,7 +201,7 @@ test("a tab that loses its place while it reads shows what it has read", async (
   storage.put([...page("a", 3), message("mine", "waiting")]);
   const pairing = open(t, storage, { locks: { request: locks().request } });
   pairing.connect();
-  await pause();
+  await quiet();
   storage.delay = 40;
   const loading = pairing.conversation.load();
   await anotherTabWants(t);
@@ -220,7 +220,7 @@ test("what an older page brings after the place was taken back goes out once", a
   const { conversation } = pairing;
   const write = storage.write.bind(storage);
   storage.write = async (name, value) => {
-    await pause(100);
+    await quiet(100);
     await write(name, value);
   };
   storage.delay = 40;
@@ -229,7 +229,7 @@ test("what an older page brings after the place was taken back goes out once", a
   conversation.loadOlder();
   await anotherTabWants(t);
   pairing.here();
-  await pause(400);
+  await quiet(400);
   await pairing.conversation.load();
   await pairing.conversation.loadOlder();
   assert.deepEqual([...pairing.outbox.open], [[pairing.conversation, 1]]);
@@ -253,7 +253,7 @@ test("what could not be kept is tried again whatever else went wrong", async (t)
   await conversation.loadOlder();
   broken = false;
   pairing.chats.noted(conversation);
-  await pause(50);
+  await quiet(50);
   assert.equal(storage.texts.includes("unkept"), true);
   assert.equal(storage.kept.get("draft:p:d"), '"unkept, too"');
 });
@@ -279,7 +279,7 @@ test("nothing is called deleted by a tab that has lost its place", async (t) => 
   const gone = pairing.clear();
   await anotherTabWants(t);
   assert.equal(await gone, false);
-  await pause(100);
+  await quiet(100);
   assert.deepEqual([storage.texts.length, pairing.elsewhere], [67, true]);
 });
 
@@ -287,7 +287,7 @@ test("nothing is called deleted that was left when the place was lost", async (t
   const { storage, pairing } = await served(t, page("a", 3));
   storage.delay = 60;
   const gone = pairing.conversation.clear();
-  await pause();
+  await pause(20);
   pairing.close();
   assert.equal(await gone, false);
   assert.equal(storage.texts.length, 3);
@@ -310,9 +310,9 @@ test("a picture that is kept again while its message is deleted goes, too", asyn
     await write(name, bytes);
   };
   pairing.chats.noted(conversation);
-  await pause();
+  await quiet();
   await conversation.remove(question);
-  await pause(200);
+  await quiet(200);
   const pictures = () => [...storage.kept.keys()].filter((name) => name.startsWith("picture:"));
   assert.deepEqual(pictures(), []);
 });

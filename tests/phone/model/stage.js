@@ -4,6 +4,15 @@ import { Chats } from "../../../static/phone/app/model/chats.js";
 import { Outbox } from "../../../static/phone/app/model/outbox.js";
 import { newRecord } from "../../../static/phone/app/model/record.js";
 
+// Of all storages, those that are not done.
+let steps = 0;
+
+async function step(milliseconds) {
+  steps += 1;
+  await pause(milliseconds);
+  steps -= 1;
+}
+
 /** Keeps everything in memory; each step takes `delay` milliseconds. */
 export class Storage {
   kept = new Map();
@@ -17,26 +26,26 @@ export class Storage {
   }
 
   async names(prefix) {
-    await pause(this.delay);
+    await step(this.delay);
     return [...this.kept.keys()].filter((name) => name.startsWith(prefix)).sort();
   }
 
   async read(name) {
     this.reads += 1;
-    await pause(this.delay);
+    await step(this.delay);
     const text = this.kept.get(name);
     return text ? JSON.parse(text) : null;
   }
 
   async write(name, value) {
     const text = JSON.stringify(value);
-    await pause(this.delay);
+    await step(this.delay);
     this.onWrite?.(name);
     this.kept.set(name, text);
   }
 
   async writeBytes(name, bytes) {
-    await pause(this.delay);
+    await step(this.delay);
     this.onWrite?.(name);
     this.kept.set(name, `"${bytes.length}"`);
   }
@@ -46,7 +55,7 @@ export class Storage {
   }
 
   async remove(...names) {
-    await pause(this.delay);
+    await step(this.delay);
     for (const name of names) this.kept.delete(name);
   }
 
@@ -179,9 +188,18 @@ export class Pairing extends EventTarget {
   }
 }
 
-/** Long enough for all that goes on without being waited for. */
-export function pause(milliseconds = 20) {
+/** @param {number} milliseconds */
+export function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
+}
+
+/** Until nothing goes on any more, at the storage at least, however busy the machine is. */
+export async function quiet(milliseconds = 20) {
+  await pause(milliseconds);
+  for (let still = 0, turns = 0; still < 5 && turns < 2_000; turns += 1) {
+    await pause(1);
+    still = steps ? 0 : still + 1;
+  }
 }
 
 /** "user question done" and so on. */

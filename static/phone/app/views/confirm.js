@@ -239,7 +239,7 @@ function Progress({ pairing, onBack, onOpen }) {
   }, [online, ended, held]);
   if (ended) {
     const words = (banner?.kind === "refused" && REFUSED[banner.code ?? ""]) || ended;
-    return html`<${Icon} name="alert" class="huge warn" />
+    return html`<${Icon} name="alert" class="huge" />
       <h1 tabindex="-1" ref=${heading}>${t("confirm.failed")}</h1>
       <p role="alert">${t(words)}</p>
       <div class="decision">
@@ -257,7 +257,7 @@ function Progress({ pairing, onBack, onOpen }) {
   }
   if (held) {
     const again = banner?.action === "here";
-    return html`<${Icon} name="alert" class="huge warn" />
+    return html`<${Icon} name="alert" class="huge" />
       <h1 tabindex="-1" ref=${heading}>${t("confirm.held")}</h1>
       <p role="alert">${t(held)}</p>
       <div class="decision">

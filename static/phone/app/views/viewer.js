@@ -32,11 +32,13 @@ export function Viewer({ pictures, first, onClose }) {
     const next = pictures[index + step];
     if (next) setPicture(next);
   };
-  const title = t("chat.viewer", { index: index + 1, count: pictures.length });
+  // One that is still on its way up is none of those that can be gone through.
+  const several = index >= 0 && pictures.length > 1;
+  const title = several ? t("chat.viewer", { index: index + 1, count: pictures.length }) : "";
   return html`<dialog
     ref=${dialog}
     class="viewer"
-    aria-label=${`${title}: ${picture.name}`}
+    aria-label=${title ? `${title}: ${picture.name}` : picture.name}
     onCancel=${(/** @type {Event} */ event) => {
       event.preventDefault();
       leave();
@@ -54,7 +56,7 @@ export function Viewer({ pictures, first, onClose }) {
       </button>
       <p class="viewer-name">
         <bdi>${picture.name}</bdi>
-        ${pictures.length > 1 && html`<span class="small">${title}</span>`}
+        ${title && html`<span class="small">${title}</span>`}
       </p>
       <button
         type="button"
@@ -67,13 +69,13 @@ export function Viewer({ pictures, first, onClose }) {
     </div>
     <${Large} key=${picture.id} picture=${picture} />
     ${
-      pictures.length > 1 &&
+      several &&
       html`<div class="viewer-steps">
         <button
           type="button"
           class="icon-button"
           aria-label=${t("chat.previousPicture")}
-          disabled=${index <= 0}
+          disabled=${index === 0}
           onClick=${() => to(-1)}
         >
           <${Icon} name="back" />
