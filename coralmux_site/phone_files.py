@@ -175,12 +175,12 @@ def modules() -> list[str]:
 def shell() -> list[str]:
     """What a page that is offline needs. Raises PackagesMissing.
 
-    That is everything but the licences, and pictures, which a system takes when it installs.
+    That is everything but the licences, and the large icons that a system takes when it installs.
     """
     return [
         name
         for name in served()
-        if name.removeprefix("npm/") not in LICENSES and not name.endswith(".png")
+        if name.removeprefix("npm/") not in LICENSES and not name.endswith("-512.png")
     ]
 
 

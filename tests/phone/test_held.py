@@ -23,7 +23,6 @@ async def silence(relay: RelayProcess, agent: ScriptedAgent) -> AsyncIterator[No
     await agent.stop()
     async with client.log_in(relay.url, agent.link.token, "agent"):
         yield
-    await agent.start()
 
 
 async def wait_in_vain(page: Page) -> None:
@@ -52,6 +51,9 @@ async def test_an_agent_that_does_not_answer_is_waited_for(
         await to_list(page)
         await expect(row(page, "Agent")).to_contain_text("The agent does not answer")
         await row(page, "Agent").get_by_role("button").first.click()
+    # One that left needs not answer.
+    await expect(banner).to_contain_text("The agent is offline", timeout=SOON)
+    await agent.start()
     await expect(page.get_by_text("You said: When you have time")).to_be_visible(timeout=SOON)
     assert [message.text for message in agent.asked] == ["When you have time"]
 
@@ -74,6 +76,10 @@ async def test_a_new_pairing_waits_for_an_agent_that_does_not_answer(
         await wait_in_vain(page)
         await expect(page.get_by_role("heading", name=SILENT)).to_be_visible(timeout=SOON)
         await expect(button(page, "Remove this pairing")).to_have_count(0)
+    await expect(page.get_by_role("heading", name="The agent is not there")).to_be_visible(
+        timeout=SOON
+    )
+    await agent.start()
     await expect(button(page, "Open chat")).to_be_enabled(timeout=SOON)
 
 

@@ -267,8 +267,13 @@ export class Channel {
         return;
       case "status":
         this.#peerThere = event.online;
-        // It may be another one that is there now.
-        if (event.online && this.#failure instanceof PairingRefused) this.#failure = null;
+        // It may be another one that is there now; and one that left needs not answer.
+        if (
+          this.#failure instanceof PairingRefused &&
+          (event.online || this.#failure.failure === "NO_ANSWER")
+        ) {
+          this.#failure = null;
+        }
         this.#emit(event);
         await this.#perform(event.online ? machine.peerOnline(now()) : machine.peerOffline(now()));
         return;

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ConnectionLost } from "../../../static/phone/core/errors.js";
+import { ConnectionLost, PeerOffline } from "../../../static/phone/core/errors.js";
 import { Pairing, Phone, quiet, Storage, told } from "./stage.js";
 
 /** A question that went out, and something of its answer. */
@@ -235,4 +235,49 @@ test("what was stopped can be asked again before the agent knows", async () => {
     await quiet();
     assert.deepEqual(told(conversation), ["user Q done", "agent whole done"]);
   }
+});
+
+test("in version 1 what waits behind a question that is deleted goes out", async () => {
+  const phone = new Phone("ready", 1);
+  const { conversation } = new Pairing(new Storage(), phone);
+  const first = conversation.send("first");
+  await quiet();
+  phone.asked[0].sent();
+  conversation.send("second");
+  conversation.send("third");
+  await quiet();
+  assert.deepEqual(phone.questions, ["first"]);
+  await conversation.remove(first);
+  await quiet();
+  assert.deepEqual(phone.questions, ["first", "second"]);
+});
+
+test("nothing goes out of what is deleted all together", async () => {
+  const phone = new Phone("ready", 1);
+  const { conversation } = new Pairing(new Storage(), phone);
+  conversation.send("first");
+  await quiet();
+  phone.asked[0].sent();
+  conversation.send("second");
+  await conversation.clear();
+  await quiet();
+  assert.deepEqual(phone.questions, ["first"]);
+});
+
+test("in version 1 a question that did not get there goes out before those behind it", async () => {
+  const phone = new Phone("ready", 1);
+  const { conversation } = new Pairing(new Storage(), phone);
+  conversation.send("first");
+  await quiet();
+  phone.asked[0].sent();
+  conversation.send("second");
+  await quiet();
+  phone.state.kind = "connecting";
+  phone.asked[0].fail(new PeerOffline("away", {}));
+  await quiet();
+  phone.state.kind = "ready";
+  await conversation.load();
+  conversation.send("third");
+  await quiet();
+  assert.deepEqual(phone.questions.slice(0, 2), ["first", "first"]);
 });

@@ -175,6 +175,32 @@ test("a draft that another tab went on with is not overwritten", async (t) => {
   assert.equal(storage.kept.get("draft:p:d"), '"old, and more"');
 });
 
+test("a draft is there while a tab takes its place back, and what is typed then is added", async (t) => {
+  const storage = new Storage();
+  let wait = 0;
+  const request = async (_name, _options, hold) => {
+    await pause(wait);
+    await hold();
+  };
+  const pairing = open(t, storage, { locks: { request } });
+  pairing.connect();
+  await quiet();
+  await pairing.conversation.load();
+  pairing.conversation.draft = "a long letter";
+  await pairing.flush();
+  await anotherTabWants(t);
+  assert.equal(pairing.elsewhere, true);
+  wait = 200;
+  pairing.here();
+  const { conversation } = pairing;
+  assert.equal(conversation.draft, "a long letter");
+  conversation.draft += "!";
+  await pause(wait);
+  await quiet();
+  await pairing.flush();
+  assert.equal(storage.kept.get("draft:p:d"), '"a long letter!"');
+});
+
 test("what is typed while another tab has the place comes along", async (t) => {
   const { pairing } = await served(t);
   await anotherTabWants(t);

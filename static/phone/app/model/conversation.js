@@ -179,11 +179,12 @@ export class Conversation extends EventTarget {
     // Once an answer is gone, nothing tells that its question is not to be asked again.
     const { refId } = message;
     if (refId && this.#reading.goesOn && !this.#find(refId)) await this.#readAll();
-    if (!this.messages.includes(message)) return;
+    if (!this.#lives || !this.messages.includes(message)) return;
     this.#pairing.outbox.drop(message);
     this.messages = this.messages.filter((other) => other !== message);
     this.#tell("remove", { message });
     this.#pairing.chats.noted(this);
+    this.#pairing.outbox.run();
     await this.#pages.remove(message);
     await this.album.forget([message]);
   }
@@ -209,6 +210,7 @@ export class Conversation extends EventTarget {
     this.#tell("change");
     this.markRead();
     this.#pairing.chats.noted(this);
+    this.#pairing.outbox.run();
     const gone = await this.#pages.clear();
     if (gone) await this.album.forget(this.#gone.splice(0));
     return gone;
@@ -332,20 +334,23 @@ export class Conversation extends EventTarget {
    */
   async keepAgain() {
     if (this.loaded && !this.#pages.opened) await this.#read();
+    else if (this.loaded) await this.#draft.openAgain();
     const kept = await Promise.all([
       this.album.keepAgain(),
       this.#pages.keepAgain(),
       this.#draft.flush(),
     ]);
-    return kept.every(Boolean) && (this.#pages.opened || !this.loaded);
+    if (this.#pages.opened && kept[1]) await this.album.forget(this.#gone.splice(0));
+    // A page that could not be read is read when the phone is opened anew.
+    return kept.every(Boolean) && (this.#pages.whole || !this.loaded);
   }
 
   /**
-   * Goes on with what was typed and not kept, and with the pictures that were chosen.
+   * Goes on with what was typed, and with the pictures that were chosen.
    * @param {Conversation} before
    */
   inherit(before) {
-    if (before.draft && before.#draft.unkept) this.draft = before.draft;
+    this.#draft.inherit(before.#draft);
     this.chosen = before.chosen;
   }
 

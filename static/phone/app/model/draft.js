@@ -7,6 +7,7 @@ export class Draft {
   #storage;
   #onTrouble;
   #name = "";
+  #opened = false;
   #text = "";
   /** Whether what was typed is still to be kept. */
   unkept = false;
@@ -37,15 +38,38 @@ export class Draft {
   }
 
   /**
+   * Goes on with another one. What of it is kept is only shown: another tab may have gone on with
+   * that, and what is kept in the end is read.
+   * @param {Draft} before
+   */
+  inherit(before) {
+    if (before.unkept && before.text) this.text = before.text;
+    else this.#text = before.text;
+  }
+
+  /**
    * Reads what was kept, unless something was typed meanwhile.
    * @param {string} name of the record
-   * @returns {Promise<void>} rejects with StoreError
+   * @returns {Promise<void>} rejects with StoreError; what is typed then is kept all the same
    */
   async open(name) {
-    const kept = await this.#storage.read(name);
-    this.#name = name;
-    if (this.unkept) this.#keep();
-    else this.#text = kept ?? "";
+    this.#opened = false;
+    try {
+      const kept = await this.#storage.read(name);
+      if (!this.unkept) this.#text = kept ?? "";
+      this.#opened = true;
+    } finally {
+      this.#name = name;
+      if (this.unkept) this.#keep();
+    }
+  }
+
+  /**
+   * Reads it where it could not be read.
+   * @returns {Promise<void>} never rejects
+   */
+  async openAgain() {
+    if (this.#name && !this.#opened) await this.open(this.#name).catch(this.#onTrouble);
   }
 
   /**

@@ -168,6 +168,7 @@ export class Outbox {
 
   /**
    * A message is deleted: nothing comes of it any more, and what belongs to it stays as it is.
+   * What waits behind it goes out with the next `run`.
    * @param {Message} message
    */
   drop(message) {
@@ -407,10 +408,10 @@ export class Outbox {
     this.#asking.delete(entry);
     entry.asking = undefined;
     entry.answer = undefined;
-    if (answer) conversation.remove(answer);
     halt(question, "waiting");
     entry.kept = conversation.update(question);
     queue(entry, this.#waiting);
+    if (answer) conversation.remove(answer);
     this.run();
   }
 

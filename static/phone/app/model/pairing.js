@@ -174,6 +174,7 @@ export class Pairing extends EventTarget {
 
   /** Comes back at once. */
   now() {
+    if (this.#trouble !== null) this.save();
     // Where the storage failed it is not running any more.
     if (this.phone?.state.kind === "storage") this.phone.connect();
     else this.phone?.reconnect();

@@ -198,6 +198,7 @@ export class Pages {
         if (!this.#pages.has(number)) this.#pages.set(number, []);
       }
     } catch (error) {
+      for (const number of this.#pages.keys()) this.#unkept.add(number);
       this.#onTrouble(error);
       return false;
     }
