@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -200,9 +201,12 @@ async def pair(relay: str, **options: Any) -> AsyncIterator[Pair]:
 def check_wire(relay: HostileRelay, pair: Pair) -> None:
     """What our two ends wrote holds nothing that version 2 must not say in the clear."""
     plain = [text for outcome in pair.asked for text in (outcome.question, *said(outcome.question))]
-    plain += [SECRET.hex(), "search", "full_text"]
+    plain += ["search", "full_text"]
     for frame in relay.frames:
         text = frame.data.decode()
+        assert SECRET.hex() not in text
+        # In a megabyte of ciphertext a short word stands by chance.
+        text = re.sub("[A-Za-z0-9+/=]{64,}", "", text)
         assert not any(secret in text for secret in plain)
         payload = frame.payload
         assert "pubkey" not in payload, "an end fell back to version 1"
