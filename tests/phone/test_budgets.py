@@ -37,18 +37,25 @@ async def test_the_page_and_all_that_it_loads_is_small(open_profile: OpenContext
     assert total <= SHELL_BYTES, sorted((size, name) for name, size, _ in loaded)[-10:]
 
 
+# Shown, and nothing else to do: a click would be answered at once.
+USABLE = """
+window.usable = new Promise((done) => {
+  new MutationObserver((_, observer) => {
+    if (!document.querySelector("button")) return;
+    observer.disconnect();
+    requestIdleCallback(() => done(performance.now()));
+  }).observe(document, { subtree: true, childList: true });
+});
+"""
+
+
 async def test_the_page_can_be_used_soon(open_profile: OpenContext) -> None:
     times: list[float] = []
     for _ in range(3):
         async with open_profile(**PHONE) as context:
             page = await context.new_page()
+            await page.add_init_script(USABLE)
             await page.goto("/phone", wait_until="commit")
-            # Shown, and nothing else to do: a click would be answered at once.
-            await page.get_by_role("button").first.wait_for()
-            times.append(
-                await page.evaluate(
-                    "new Promise((done) => requestIdleCallback(() => done(performance.now())))"
-                )
-            )
+            times.append(await page.evaluate("usable"))
     sys.stdout.write(f"interactive after {', '.join(f'{time:.0f}' for time in times)} ms\n")
     assert min(times) <= INTERACTIVE_MS * TOLERANCE
