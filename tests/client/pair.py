@@ -25,6 +25,8 @@ from tests.support.waiting import eventually
 
 TOKEN = "oc_pair_0123456789abcdef0123456789abcdef"
 SECRET = bytes(range(32))
+# What the agent says to be doing.
+TOOL = "search the web"
 
 # Both ends come back at once, so that tests are quick.
 TIMERS = Timers(first_pause=0.05, longest_pause=0.1, restart_pause=0.05, later_pause=0.1)
@@ -111,7 +113,7 @@ class Pair:
         self.heard.append(message.text)
         self.files += [item for item in message.attachments if hasattr(item, "data")]
         try:
-            yield coralmux.ToolStatus("search")
+            yield coralmux.ToolStatus(TOOL)
             for n, delta in enumerate(said(message.text)):
                 if n == self.hold:
                     await self.go.wait()
@@ -201,12 +203,11 @@ async def pair(relay: str, **options: Any) -> AsyncIterator[Pair]:
 def check_wire(relay: HostileRelay, pair: Pair) -> None:
     """What our two ends wrote holds nothing that version 2 must not say in the clear."""
     plain = [text for outcome in pair.asked for text in (outcome.question, *said(outcome.question))]
-    plain += ["search", "full_text"]
+    plain += [SECRET.hex(), TOOL, "full_text"]
+    # A word that base64 can spell stands in a megabyte of ciphertext by chance.
+    assert not any(re.fullmatch("[A-Za-z0-9+/]{1,9}", secret) for secret in plain)
     for frame in relay.frames:
         text = frame.data.decode()
-        assert SECRET.hex() not in text
-        # In a megabyte of ciphertext a short word stands by chance.
-        text = re.sub("[A-Za-z0-9+/=]{64,}", "", text)
         assert not any(secret in text for secret in plain)
         payload = frame.payload
         assert "pubkey" not in payload, "an end fell back to version 1"
@@ -230,7 +231,7 @@ def fails(outcome: Outcome, kind: type[coralmux.ClientError]) -> None:
 async def talking() -> AsyncIterator[tuple[HostileRelay, Pair]]:
     """A pair that has talked, and does so again when the relay is honest again."""
     async with HostileRelay(token=TOKEN) as relay, pair(relay.url) as both:
-        await both.works("hello")
+        await both.works("hello there")
         for events in both.events.values():
             events.clear()
         yield relay, both

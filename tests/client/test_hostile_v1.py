@@ -41,7 +41,7 @@ import coralmux
 from coralmux.e2e.events import Ended, Lost
 from coralmux.e2e.legacy import UNREADABLE, UNSEALED
 from coralmux.protocol import Role, encode
-from tests.client.pair import DELTAS, TOKEN, Pair, fails, pair, whole
+from tests.client.pair import DELTAS, TOKEN, TOOL, Pair, fails, pair, whole
 from tests.support import interference as how
 from tests.support import middle
 from tests.support.hostile_relay import Frame, HostileRelay, Outputs
@@ -129,7 +129,7 @@ async def test_v1_cannot_stop_a_relay_from_reading_what_is_not_sealed() -> None:
     async with talking() as (relay, both):
         await both.works(QUESTION)
         (tool,) = relay.sent(AGENT, "chat.tool_status")
-        assert tool.payload == {"tool": "search", "status": "running"}
+        assert tool.payload == {"tool": TOOL, "status": "running"}
         await both.phone.agents()
         (listed,) = relay.sent(AGENT, "agent.list.result")
         assert listed.payload["agents"][0]["name"] == "Test agent"

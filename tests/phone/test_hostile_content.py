@@ -301,9 +301,9 @@ async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: Scripte
 
         async def ask_for_it(end: str = end) -> None:
             await say(page, "Go")
-            await expect(newest).to_contain_text(end, timeout=4 * SOON)
+            await expect(newest).to_contain_text(end, timeout=SOON)
             # What takes long is drawn in slices, with pauses between them.
-            await expect(page.locator(".caret")).to_have_count(0, timeout=4 * SOON)
+            await expect(page.locator(".caret")).to_have_count(0, timeout=2 * SOON)
             # The page answers: it goes to the front of the message and back, and writes.
             await page.evaluate(TO_THE_FRONT_AND_BACK)
             await textbox(page).fill("Still here")
@@ -314,7 +314,7 @@ async def test_giants_neither_hang_nor_break_the_page(page: Page, agent: Scripte
 
     async def read_again() -> None:
         await page.reload()
-        await expect(newest).to_contain_text(end, timeout=4 * SOON)
+        await expect(newest).to_contain_text(end, timeout=SOON)
 
     # From storage, all at once.
     assert await longest_task(page, read_again) <= LONGEST_TASK_MS * TOLERANCE

@@ -51,6 +51,8 @@ function drawInto(element) {
   let growing = null;
   let resting = 0;
   let waiting = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} of the rest */
+  let timer;
   let stopped = false;
   const caret = document.createElement("span");
   caret.className = "caret";
@@ -204,15 +206,22 @@ function drawInto(element) {
   }
 
   function later() {
-    if (waiting) return;
+    // What is whole is drawn once more, and waits for no rest.
+    const pause = wanted.streaming ? resting - performance.now() : 0;
+    if (waiting && (pause > 0 || timer === undefined)) return;
     waiting = true;
-    const pause = resting - performance.now();
-    if (pause > 0) setTimeout(() => requestAnimationFrame(start), pause);
-    else requestAnimationFrame(start);
+    clearTimeout(timer);
+    timer = pause > 0 ? setTimeout(rested, pause) : rested();
+  }
+
+  function rested() {
+    requestAnimationFrame(start);
+    return undefined;
   }
 
   function start() {
     waiting = false;
+    timer = undefined;
     if (stopped) return;
     if (!jobs.has(job)) jobs.set(job, work());
     run();
