@@ -154,7 +154,7 @@ async def test_a_file_that_never_gets_through_ends_in_an_error(
         outcome = await both.ask(QUESTION, images=[PICTURE])
         assert isinstance(outcome.error, coralmux.FileError)
         assert outcome.error.ids == (outcome.id,)
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
         relay.tamper = None
         await both.works("is anybody there?")  # what was said last shows with what follows
         for role in Role:
@@ -170,7 +170,7 @@ async def test_a_forged_refusal_does_not_keep_a_file_waiting_for_hours(after: in
         outcome = await both.ask(QUESTION, images=[PICTURE])
         assert isinstance(outcome.error, coralmux.RelayRefused)
         assert outcome.error.ids
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
 
 
 async def test_a_short_forged_refusal_only_costs_time() -> None:

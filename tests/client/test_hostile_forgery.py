@@ -71,7 +71,7 @@ async def test_a_forged_refusal_ends_the_question_at_both_ends_in_our_own_words(
         assert both.hints(PHONE) == [code]
         # The agent got the question, and hears that nobody waits for its answer.
         await eventually(lambda: len(relay.sent(AGENT, "chat.done")) == 2)
-        assert both.finished == ["hello"]
+        assert both.finished == ["hello there"]
         assert both.dropped == both.heard[1:]
         assert both.of(PHONE, Ended) == both.of(AGENT, Ended) == []
 
@@ -147,7 +147,7 @@ async def test_clear_messages_in_the_others_name_are_told_to_both_and_not_taken(
         relay.inject(PHONE, encode("group.message", {"room_id": "x"}, ts=0, id="forged-2"))
         await both.reported(AGENT, Lost(("forged-2",)))
         assert both.ignored(AGENT) == both.ignored(PHONE) == ["a message that was not sealed"]
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
 
 
 @pytest.mark.parametrize("first", ["the question", "its copy"])

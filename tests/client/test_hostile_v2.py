@@ -110,7 +110,7 @@ async def test_a_changed_record_ends_the_session_at_both_ends(
         fails(outcome, coralmux.ConnectionLost)
         assert outcome.handed_out == "".join(said(QUESTION)[: COMPLETE[type, nth]])
         await ended(both, sender.peer, "TAMPERED")
-        assert both.heard == ["hello"] + [QUESTION] * (sender is AGENT)
+        assert both.heard == ["hello there"] + [QUESTION] * (sender is AGENT)
 
 
 @place
@@ -216,7 +216,7 @@ async def test_a_question_that_arrives_unsealed_is_answered_with_an_error_that_n
         assert isinstance(outcome.error, coralmux.AgentError)
         assert outcome.error.code == "E2E_REQUIRED"
         assert both.ignored(AGENT) == ["a message that was not sealed"]
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
 
 
 async def test_the_end_of_an_answer_that_arrives_unsealed_is_told_to_both() -> None:
@@ -232,7 +232,7 @@ async def test_no_record_passes_without_its_version_and_nobody_falls_back() -> N
         relay.tamper = how.StripVersion()
         outcome = await both.ask(QUESTION, timeout=0.3)
         fails(outcome, coralmux.RequestTimeout)
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
         # Both ends drop what they get, and what they say of it gets no further either.
         assert set(both.ignored(PHONE)) == {"a chat.error that cannot be read"}
         assert set(both.ignored(AGENT)) == {"a message that was not sealed"}
@@ -244,7 +244,7 @@ async def test_a_record_of_an_unheard_session_is_not_taken_and_both_ends_begin_a
         fails(await both.ask(QUESTION), coralmux.ConnectionLost)
         assert both.ignored(AGENT) == ["a record of another session"]
         await eventually(lambda: both.failures(PHONE) == both.failures(AGENT) == ["SUPERSEDED"])
-        assert both.heard == ["hello"]
+        assert both.heard == ["hello there"]
 
 
 @place
@@ -273,7 +273,7 @@ async def test_an_end_does_not_take_its_own_words_for_the_others(
 async def test_records_of_an_old_session_are_not_taken_in_a_new_one(who: Role) -> None:
     async with talking() as (relay, both):
         relay.tamper = tamper = how.ReplayOldSession("chat.stream", sender=AGENT, nth=3)
-        assert (await both.ask("before")).error is None
+        assert (await both.ask("before that")).error is None
         relay.drop_connection(who)
         await eventually(lambda: both.failures(PHONE) and both.failures(AGENT))
         for events in both.events.values():
@@ -285,4 +285,4 @@ async def test_records_of_an_old_session_are_not_taken_in_a_new_one(who: Role) -
             fails(outcome, coralmux.ConnectionLost)
         for role in Role:
             await eventually(lambda role=role: "a record of another session" in both.ignored(role))
-        assert both.heard == ["hello", "before", QUESTION]
+        assert both.heard == ["hello there", "before that", QUESTION]
