@@ -17,7 +17,7 @@ import coralmux
 from coralmux.e2e.errors import Failure
 from coralmux.e2e.events import PairingRefused
 from coralmux.protocol import Role
-from tests.client.pair import SECRET, TOKEN, Pair, check, cut, whole
+from tests.client.pair import SECRET, TOKEN, TOOL, Pair, check, cut, whole
 from tests.support.field import (
     FieldError,
     FieldPhone,
@@ -81,7 +81,7 @@ async def test_a_field_phone_gets_answers_whoever_comes_first(
         assert both.heard == ["one?", "two?"]
         assert all(m.sealed for m in phone.received if m.type in ("chat.stream", "chat.done"))
         assert [m.payload for m in phone.of_type("chat.tool_status")] == [
-            {"tool": "search", "status": "running"}
+            {"tool": TOOL, "status": "running"}
         ] * 2
 
 
