@@ -20,6 +20,8 @@ from tests.support.process import free_port
 PNG = Attachment("cat.png", "image/png", b"\x89PNG\r\n\x1a\n" + bytes(16))
 HISTORY = (Turn("user", "My name is Ada."), Turn("assistant", "Hello Ada."))
 
+# langchain-openai has one HTTP client for all models of an address. A connection that it
+# kept would belong to an earlier test's event loop, so each ends with its answer.
 MODEL = """
     from langchain_core.messages import AIMessage, HumanMessage
     from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
@@ -29,7 +31,7 @@ MODEL = """
 
     model = ChatOpenAI(
         base_url="{{model}}", api_key="sk-secret-key", model="smollm2", temperature=0,
-        max_tokens=8, max_retries=0,
+        max_tokens=8, max_retries=0, default_headers={"Connection": "close"},
     )
 """
 

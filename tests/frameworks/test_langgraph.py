@@ -280,7 +280,8 @@ async def test_an_agent_of_langchain_is_a_graph(apps: AppFiles, tmp_path: Path, 
     source = """
     from langchain.agents import create_agent
     from langchain_openai import ChatOpenAI
-    model = ChatOpenAI(model="smollm2", base_url="{{model}}", api_key="none", max_tokens=8)
+    model = ChatOpenAI(model="smollm2", base_url="{{model}}", api_key="none", max_tokens=8,
+                       default_headers={"Connection": "close"})  # it would outlive this loop
     app = create_agent(model, tools=[], system_prompt="Be short.")
 """
     name = apps.write(source, model=model)
