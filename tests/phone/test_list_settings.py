@@ -153,6 +153,27 @@ async def test_an_agent_is_renamed_and_gets_its_own_name_back(
     await agent.stop()
 
 
+TYPED_AT_ONCE = """async (item) => {
+    item.click();
+    while (document.activeElement?.tagName !== "INPUT") await null;
+    document.execCommand("insertText", false, "K");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    document.execCommand("insertText", false, "itchen");
+    return document.activeElement.value;
+}"""
+
+
+async def test_the_old_name_is_selected_before_the_first_key_can_come(
+    page: Page, agent: ScriptedAgent
+) -> None:
+    await pair(page, agent)
+    await to_list(page)
+    await button(page, "Options for Agent").click()
+    rename = page.get_by_role("menuitem", name="Rename")
+    async with asyncio.timeout(10):
+        assert await rename.evaluate(TYPED_AT_ONCE) == "Kitchen"
+
+
 async def test_forgetting_asks_first_and_wipes_all_that_was_kept(
     paired_page: Page, agent: ScriptedAgent
 ) -> None:

@@ -1,7 +1,7 @@
 /** Questions to the user, and menus: the browser's own <dialog> and popover, so that Escape, the
  * phone's Back and the focus do what people expect. */
 
-import { html, render, useEffect, useId, useLayoutEffect, useRef, useState } from "../html.js";
+import { html, render, useId, useLayoutEffect, useRef, useState } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "./icons.js";
 
@@ -161,7 +161,8 @@ function TextDialog(props) {
   const [failed, setFailed] = useState(false);
   const input = useRef(/** @type {HTMLInputElement | null} */ (null));
   const id = useId();
-  useEffect(() => input.current?.select(), []);
+  // Behind the dialog's own effect, which focuses it, and before any key can come.
+  useLayoutEffect(() => input.current?.select(), []);
   return html`<${Dialog}
     title=${title}
     onClose=${() => onAnswer(null)}
